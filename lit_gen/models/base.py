@@ -1,0 +1,271 @@
+"""The contract of every model: ``LitGenModule -> GenerativeModel -> one kind -> one paper``."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from lit_gen.models.capabilities import (
+    Conditional,
+    Decodes,
+    Encodes,
+    Frame,
+    HasFreeEnergy,
+    HasLogProb,
+    HasLowerBound,
+    HasTrajectory,
+    Reconstructs,
+)
+from lit_gen.models.checkpoint import plain, stored_hyperparameters
+from lit_gen.models.optimizers import FusedAdam
+from lit_gen.networks import Network, Recorded, Shape
+from lit_gen.objectives import LikelihoodTerms, bits_per_dim
+
+__all__ = [
+    "Conditional",
+    "Decodes",
+    "Encodes",
+    "Frame",
+    "GenerativeModel",
+    "HasFreeEnergy",
+    "HasLogProb",
+    "HasLowerBound",
+    "HasTrajectory",
+    "LikelihoodModel",
+    "LitGenModule",
+    "Reconstructs",
+]
+
+Batch = tuple[Tensor, Any]
+
+
+class LitGenModule(Recorded, pl.LightningModule, ABC):
+    """What all modules share: checkpoints of plain values, gated logging, one step for one batch.
+
+    A subclass calls ``super().__init__()`` and otherwise stores its arguments as it likes: what the checkpoint needs to
+    rebuild the module is recorded here. A network that came in as a factory is kept under the name of its argument.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.save_hyperparameters(plain(self.specification()["init_args"], strict=False))
+        self.last_values: dict[str, Tensor] = {}
+        """Detached terms of the last training batch by name: what a callback inspects when something went wrong."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make the hyper-parameters plain, so that ``torch.load(weights_only=True)`` reads the file back."""
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = stored_hyperparameters(self)
+
+    def on_train_start(self) -> None:
+        # A checkpoint written inside a batch holds this counter one batch late; resumed runs would log shifted steps.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+
+    @property
+    def should_log(self) -> bool:
+        """Whether this training batch is one whose values go to the loggers (every ``log_every_n_steps``)."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % every == 0
+
+    def log_training(self, values: dict[str, Tensor], progress_bar: str = "loss") -> None:
+        """Log values of a training batch as ``train/<name>``, on logging steps only (each call costs 0.3 ms).
+
+        Args:
+            values: scalars, or ``(B,)`` tensors that are averaged.
+            progress_bar: the one that the progress bar shows.
+        """
+        self.last_values = {name: value.detach() for name, value in values.items()}
+        if self.should_log:
+            for name, value in self.last_values.items():
+                self.log(f"train/{name}", value.float().mean(), prog_bar=name == progress_bar)
+
+    def log_evaluation(self, stage: str, values: dict[str, Tensor], batch_size: int) -> None:
+        """Log ``{val,test}/<name>``, averaged over all images of all processes.
+
+        Args:
+            stage: ``val`` or ``test``.
+            values: scalars, or ``(B,)`` tensors.
+            batch_size: number of images in this batch.
+        """
+        means = {f"{stage}/{name}": value.float().mean() for name, value in values.items()}
+        self.log_dict(means, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True)
+
+    @contextmanager
+    def one_step(self) -> Iterator[list[LightningOptimizer]]:
+        """Optimizers of a manual ``training_step``, counted together as one step of the trainer.
+
+        Lightning counts every ``optimizer.step()``: two optimizers would halve ``max_steps``, shift checkpoints and the
+        logger's axis. Within this block the first step counts and the others do not; a block without any counts too.
+        """
+        loop = self.trainer.fit_loop.epoch_loop.manual_optimization
+        profiler = self.trainer.profiler  # type: ignore[attr-defined]
+        counted = False
+
+        def before() -> None:
+            if counted:
+                profiler.start("optimizer_step")
+            else:
+                loop._on_before_step()
+
+        def after() -> None:
+            nonlocal counted
+            if counted:
+                profiler.stop("optimizer_step")
+            else:
+                loop._on_after_step()
+                counted = True
+
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer in optimizers:
+            assert isinstance(optimizer, LightningOptimizer)
+            optimizer._on_before_step, optimizer._on_after_step = before, after
+        yield optimizers
+        if not counted:
+            before()
+            after()
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Parts that ``torch.compile`` may take, each compiled on its own; override where a part must stay eager."""
+        return [part for part in self.children() if isinstance(part, Network)]
+
+
+class GenerativeModel(LitGenModule):
+    """A model that images can be drawn from.
+
+    A subclass gives :meth:`draw`, or is one that :class:`Decodes` and inherits drawing z from the prior.
+
+    Args:
+        image_shape: ``(C, H, W)`` of one image, or ``(1, D, H, W)`` of voxels; the command line takes it from the data.
+    """
+
+    def __init__(self, image_shape: Shape) -> None:
+        super().__init__()
+        if len(image_shape) < 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape must be (channels, height, width), got {tuple(image_shape)}")
+        self.image_shape = tuple(image_shape)
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, condition: Any = None) -> Tensor:
+        """Draw images.
+
+        Neither train/eval mode nor the seed is touched: the caller sets both.
+
+        Args:
+            num_samples: how many.
+            condition: what to generate, for a :class:`Conditional` model; None draws from its prior over conditions.
+
+        Returns:
+            ``(num_samples, *image_shape)``, float32 in [0, 1], on the model's device: the mean E[x given z] for a model
+            with a pixel likelihood.
+
+        Raises:
+            ValueError: no samples asked for, or a condition for a model that takes none.
+        """
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        if isinstance(self, Conditional):
+            condition = self.sample_condition(num_samples) if condition is None else condition
+        elif condition is not None:
+            raise ValueError(f"{type(self).__name__} takes no condition, got {condition!r}; leave it out")
+        return self.draw(num_samples, condition).float()
+
+    def draw(self, num_samples: int, condition: Any = None) -> Tensor:
+        """The sampling procedure of the model, called by :meth:`sample`: ``(num_samples, *image_shape)`` in [0, 1]."""
+        if not isinstance(self, Decodes):
+            raise NotImplementedError(f"{type(self).__name__} must define draw")
+        z = self.prior.sample(torch.Size([num_samples]))
+        return self.decode_images(z, condition)
+
+    def unpack(self, batch: Batch) -> tuple[Tensor, Any]:
+        """Images and condition of a batch ``(images, target)``.
+
+        Raises:
+            ValueError: images of another shape than the model's.
+        """
+        images, target = batch
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"{type(self).__name__} was built for images of shape {self.image_shape}, the data gives"
+                f" {tuple(images.shape[1:])}; set data.image_size and data.channels, or build the model with that"
+                " shape"
+            )
+        return images, self.target_condition(target) if isinstance(self, Conditional) else None
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """As many samples as the batch has images, given the batch's conditions if the model takes any."""
+        images, condition = self.unpack(batch)
+        return self.sample(len(images), condition)
+
+
+class LikelihoodModel(GenerativeModel):
+    """A model trained by (a bound on) its likelihood with one optimizer.
+
+    A subclass gives :meth:`objective`; a variant overrides that, or the parts it is made of.
+
+    Args:
+        image_shape: ``(C, H, W)``; the command line takes it from the data.
+        optimizer: takes the parameters.
+        lr_scheduler: takes the optimizer; stepped after each epoch.
+    """
+
+    is_density = False
+    """Whether ``elbo`` is a density over continuous pixels: decides the conversion to bits per dimension."""
+
+    def __init__(
+        self,
+        image_shape: Shape,
+        optimizer: OptimizerCallable = FusedAdam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(image_shape)
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+
+    @abstractmethod
+    def objective(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
+        """The terms of each image, ``(B,)`` each, in nats.
+
+        Args:
+            images: ``(B, *image_shape)`` in [0, 1].
+            condition: for a :class:`Conditional` model.
+        """
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, condition = self.unpack(batch)
+        terms = self.objective(images, condition)
+        self.log_training(self._named(terms))
+        return terms.loss.mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        images, condition = self.unpack(batch)
+        with torch.no_grad():
+            values = self._named(self.objective(images, condition))
+        if "elbo" in values:
+            values["bits_per_dim"] = bits_per_dim(values["elbo"], math.prod(self.image_shape), self.is_density)
+        self.log_evaluation(stage, values, len(images))
+
+    @staticmethod
+    def _named(terms: LikelihoodTerms) -> dict[str, Tensor]:
+        return {name: value for name, value in terms._asdict().items() if value is not None}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_lr_scheduler(optimizer), "monitor": "val/loss"},
+        }

@@ -1,0 +1,119 @@
+"""What a model can do, as small abstract classes that callbacks test with ``isinstance``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+
+class Frame(NamedTuple):
+    """One step of the way by which samples come to be."""
+
+    images: Tensor
+    """(B, C, H, W) or voxels (B, 1, D, H, W), in [0, 1]; the size may differ from frame to frame."""
+    boxes: Tensor | None = None
+    """(B, K, 4) attention windows as (x0, y0, x1, y1) in pixels of ``images``, or None."""
+    weights: Tensor | None = None
+    """(B, T) attention over the parts of the condition (words, say), or None."""
+
+
+class Reconstructs(ABC):
+    """Gives back its version of an image."""
+
+    @abstractmethod
+    def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
+        """``(B, C, H, W)`` in [0, 1] -> the same shape and range."""
+
+
+class Encodes(ABC):
+    """Maps images to a distribution over latents."""
+
+    @abstractmethod
+    def encode(self, images: Tensor, condition: Any = None) -> Distribution:
+        """``(B, C, H, W)`` -> q(z given x) with batch shape ``(B,)`` and event shape ``latent_shape``."""
+
+
+class Decodes(ABC):
+    """Maps latents, drawn from a prior, to images."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent."""
+
+    @property
+    @abstractmethod
+    def prior(self) -> Distribution:
+        """p(z), batch shape ``()``, event shape ``latent_shape``, on the model's device."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, condition: Any = None) -> Distribution | Tensor:
+        """``(B, *latent_shape)`` -> p(x given z) over ``(B, C, H, W)``, or images where the model has no likelihood."""
+
+    def decode_images(self, z: Tensor, condition: Any = None) -> Tensor:
+        """The mean E[x given z] of the likelihood, or the image itself: ``(B, C, H, W)`` in [0, 1]."""
+        decoded = self.decode(z, condition)
+        return decoded.mean if isinstance(decoded, Distribution) else decoded
+
+
+class HasLowerBound(ABC):
+    """Bounds log p(x) from below, the tighter the more samples."""
+
+    @abstractmethod
+    def lower_bound(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> Tensor:
+        """k-sample bound of each image, ``(B,)`` nats; k = 1 is the ELBO."""
+
+
+class HasLogProb(ABC):
+    """Knows log p(x) exactly."""
+
+    @abstractmethod
+    def log_prob(self, images: Tensor, condition: Any = None) -> Tensor:
+        """``(B,)`` nats."""
+
+
+class HasFreeEnergy(ABC):
+    """Knows log p(x) up to one constant."""
+
+    @abstractmethod
+    def free_energy(self, images: Tensor, condition: Any = None) -> Tensor:
+        """``(B,)`` nats; lower is likelier."""
+
+
+class HasTrajectory(ABC):
+    """Shows the steps by which its samples come to be."""
+
+    @abstractmethod
+    def trajectory(self, num_samples: int, condition: Any = None) -> Iterator[Frame]:
+        """The frames in order; the last one is the sample."""
+
+
+class Conditional(ABC):
+    """Generates given a condition: class, view, caption."""
+
+    @property
+    @abstractmethod
+    def condition_fields(self) -> dict[str, type]:
+        """Names and Python types of the parts of a condition, as a user writes them: ``{"class": int}``."""
+
+    @abstractmethod
+    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Any:
+        """The condition of ``num_samples`` images from the values a user wrote (already of the declared types).
+
+        Raises:
+            ValueError: a value out of range; names the value and the range.
+        """
+
+    @abstractmethod
+    def sample_condition(self, num_samples: int) -> Any:
+        """Conditions drawn from the model's own prior over them."""
+
+    @abstractmethod
+    def target_condition(self, target: Any) -> Any:
+        """The condition that a batch's target stands for.
+
+        Raises:
+            ValueError: the target is none that the model can condition on; names what it needs.
+        """

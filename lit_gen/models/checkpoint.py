@@ -1,0 +1,190 @@
+"""Checkpoints that rebuild their model: plain hyper-parameters in, the right class out."""
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.cli import instantiate_module
+from torch import Tensor
+
+from lit_gen.networks import Likelihood, Network, Recorded
+
+if TYPE_CHECKING:
+    from lit_gen.models.base import LitGenModule
+
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
+
+
+def plain(value: Any, strict: bool = True) -> Any:
+    """The value made of what ``torch.load(weights_only=True)`` reads: numbers, strings, lists, dicts and tensors.
+
+    Args:
+        value: what a constructor was given.
+        strict: raise for a value that has no plain form; otherwise describe it by a string (for loggers).
+
+    Raises:
+        TypeError: no plain form.
+    """
+    if value is None or (isinstance(value, bool | int | float | str | Tensor) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value, strict)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, strict) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(item, strict) for item in value]
+    if isinstance(value, Network | Likelihood):
+        return plain(value.specification(skip=value.sizes), strict)
+    if isinstance(value, Recorded):
+        return plain(value.specification(), strict)
+    if isinstance(value, type):
+        return {"class_path": f"{value.__module__}.{value.__qualname__}"}
+    try:
+        return value.item()  # a numpy scalar
+    except AttributeError:
+        if strict:
+            raise TypeError(f"{value!r} of type {type(value).__name__} cannot be stored in a checkpoint") from None
+        return getattr(value, "__qualname__", type(value).__name__)
+
+
+def stored_hyperparameters(module: "LitGenModule") -> dict[str, Any]:
+    """What a checkpoint stores of a module's construction, the same whether the command line or Python built it.
+
+    Factories of networks are stored as the network they made. Other callables (an optimizer given as a lambda) have no
+    plain form and are left out: loading uses the default of their argument.
+    """
+    if "_class_path" in module.hparams:
+        return {**plain(dict(module.hparams), strict=False), "_instantiator": INSTANTIATOR}
+    specification = module.specification()
+    arguments = {}
+    for name, value in specification["init_args"].items():
+        built = getattr(module, name, None)
+        if callable(value) and isinstance(built, Network | Likelihood):
+            value = built
+        try:
+            arguments[name] = plain(value)
+        except TypeError as error:
+            if not callable(value):
+                raise TypeError(
+                    f"the argument {name} of {type(module).__name__}: {error}; allowed are numbers, strings, lists,"
+                    " dicts, tensors and networks"
+                ) from error
+    return {"_class_path": specification["class_path"], **arguments, "_instantiator": INSTANTIATOR}
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint file without running code from it.
+
+    Raises:
+        FileNotFoundError: no such file; names the checkpoints that lie nearby.
+        ValueError: not a readable checkpoint, truncated or empty, or one that needs pickled classes.
+    """
+    path = Path(path)
+    if not path.is_file():
+        folder = next((parent for parent in path.parents if parent.is_dir()), Path())
+        nearby = sorted(str(found) for found in folder.glob("**/*.ckpt"))[:5] if folder != Path() else []
+        hint = f"; checkpoints nearby: {', '.join(nearby)}" if nearby else ""
+        raise FileNotFoundError(f"there is no checkpoint {str(path)!r}{hint}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            reason = "it holds Python objects, which are not loaded because they could run code"
+        else:
+            reason = f"it is truncated or no checkpoint at all ({type(error).__name__})"
+        raise ValueError(f"cannot read {str(path)!r}: {reason}; use another checkpoint of the run") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{str(path)!r} is no checkpoint of a Lightning run: it has no state_dict")
+    return checkpoint
+
+
+def resolve_class(class_path: str, base: type, load: bool = True) -> type:
+    """The class that a checkpoint names, without importing code that the user has not named.
+
+    Args:
+        class_path: dotted path.
+        base: what it must be a subclass of.
+        load: import it if it is part of lit_gen.
+
+    Raises:
+        ValueError: a class outside lit_gen whose module nobody imported, or not a subclass of ``base``.
+    """
+    module_name, _, name = class_path.rpartition(".")
+    if load and module_name.split(".")[0] == "lit_gen":
+        importlib.import_module(module_name)
+    module = sys.modules.get(module_name)
+    found = vars(module).get(name) if module else None
+    if found is None:
+        raise ValueError(
+            f"the checkpoint needs {class_path}, which is not part of lit_gen; if you trust it, import its module"
+            f" first: --import {module_name} on the command line, `import {module_name}` in Python"
+        )
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"the checkpoint names {class_path}, which is no {base.__name__}")
+    return found
+
+
+def nested_class_paths(value: Any) -> list[str]:
+    """Every class path inside hyper-parameters, at any depth."""
+    if isinstance(value, Mapping):
+        own = [value[key] for key in ("class_path", "_class_path") if isinstance(value.get(key), str)]
+        return own + [path for item in value.values() for path in nested_class_paths(item)]
+    if isinstance(value, list | tuple):
+        return [path for item in value for path in nested_class_paths(item)]
+    return []
+
+
+def check_trusted(hyperparameters: Mapping[str, Any]) -> None:
+    """Refuse hyper-parameters that would import modules which are neither trusted nor imported already.
+
+    Raises:
+        ValueError: names the first such class.
+    """
+    for class_path in nested_class_paths(hyperparameters):
+        root = class_path.split(".")[0]
+        if root not in {"lit_gen", "torch", "torchvision", "torchmetrics", "lightning"}:
+            resolve_class(class_path, object)
+
+
+def load_model(path: str | Path, map_location: str | torch.device = "cpu", **overrides: Any) -> "LitGenModule":
+    """Rebuild a model from its checkpoint file alone, in eval mode.
+
+    Example:
+        ``load_model("runs/vae/digits/version_0/checkpoints/last.ckpt").sample(16)``
+
+    Args:
+        path: a checkpoint written by a fit, from the command line or from Python.
+        map_location: where the weights go.
+        overrides: constructor arguments that replace the stored ones.
+
+    Returns:
+        The model, in eval mode. With averaged weights (EMA) in the run, these.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, not of this package, of a class that nobody imported, or weights that do not fit.
+    """
+    from lit_gen.models.base import LitGenModule  # the contract imports this file
+
+    checkpoint = read_checkpoint(path)
+    stored = {**checkpoint.get("hyper_parameters", {}), **plain(overrides)}
+    stored.pop("_instantiator", None)
+    if "_class_path" not in stored:
+        raise ValueError(f"{str(path)!r} does not name its model; it was not written by a model of lit_gen")
+    check_trusted(stored)
+    model_class = resolve_class(stored["_class_path"], LitGenModule)
+    model: LitGenModule = instantiate_module(model_class, stored)
+    model.hparams.clear()
+    model.hparams.update(stored)
+    model.on_load_checkpoint(checkpoint)
+    try:
+        model.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {str(path)!r} do not fit {model_class.__name__}: {error}") from error
+    return model.to(map_location).eval()

@@ -1,0 +1,56 @@
+"""Fully connected networks."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from lit_gen.networks.network import Network, Shape
+
+Activation = Literal["tanh", "relu", "leaky_relu", "softplus", "elu", "gelu", "silu"]
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "softplus": nn.Softplus,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
+
+
+class MLP(Network):
+    """Multi-layer perceptron between two shapes: flatten, hidden layers, a linear output, unflatten.
+
+    With its defaults and one hidden layer it is the encoder, and the decoder, of Kingma & Welling (2013), appendix C.
+
+    Example:
+        >>> import torch
+        >>> MLP((1, 28, 28), (40,), hidden_dims=[500])(torch.zeros(3, 1, 28, 28)).shape
+        torch.Size([3, 40])
+
+    Args:
+        input_shape: shape of one input, without the batch.
+        output_shape: shape of one output, without the batch.
+        hidden_dims: width of each hidden layer.
+        activation: non-linearity after each hidden layer.
+    """
+
+    def __init__(
+        self,
+        input_shape: Shape,
+        output_shape: Shape,
+        hidden_dims: Sequence[int] = (500,),
+        activation: Activation = "tanh",
+    ) -> None:
+        super().__init__(input_shape, output_shape)
+        widths = [math.prod(self.input_shape), *hidden_dims]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.output_shape)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.flatten(1)).unflatten(1, self.output_shape)

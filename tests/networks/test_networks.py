@@ -1,0 +1,82 @@
+"""Sizes of the networks for images of every shape, and what they remember of their construction."""
+
+import pytest
+import torch
+
+from lit_gen.networks import (
+    MLP,
+    BernoulliLikelihood,
+    ConvDecoder,
+    ConvEncoder,
+    DiscretizedLogisticLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+)
+
+SHAPES = [(1, 28, 28), (3, 32, 32), (1, 28, 20), (3, 64, 64), (1, 8, 8), (4, 17, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_convolutions_derive_their_sizes(shape: tuple[int, int, int], batch_norm: bool) -> None:
+    images = torch.rand(2, *shape)
+    code = ConvEncoder(shape, (6,), channels=(4, 8, 8), batch_norm=batch_norm)(images)
+    assert code.shape == (2, 6)
+    assert ConvDecoder((6,), shape, channels=(8, 8, 4), batch_norm=batch_norm)(code).shape == images.shape
+
+
+def test_parameter_counts_of_the_papers_networks() -> None:
+    # Kingma & Welling 2013 with 500 hidden units and 20 latents on MNIST.
+    count = lambda network: sum(parameter.numel() for parameter in network.parameters())  # noqa: E731
+    assert count(MLP((1, 28, 28), (40,))) == 412_540
+    assert count(MLP((20,), (1, 28, 28))) == 403_284
+
+
+def test_too_small_an_image_is_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError, match="too small for 6 strided convolutions; give at most 4"):
+        ConvEncoder((1, 8, 8), (2,), channels=(4,) * 6)
+    with pytest.raises(ValueError, match="use MLP"):
+        ConvEncoder((64,), (2,))
+
+
+def test_specification_leaves_the_sizes_out() -> None:
+    network = MLP((1, 8, 8), (4,), hidden_dims=[3], activation="relu")
+    assert network.specification(skip=network.sizes) == {
+        "class_path": "lit_gen.networks.mlp.MLP",
+        "init_args": {"hidden_dims": [3], "activation": "relu"},
+    }
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        BernoulliLikelihood,
+        DiscretizedLogisticLikelihood,
+        GaussianLikelihood,
+        lambda shape: GaussianLikelihood(shape, 0.1),
+    ],
+)
+def test_likelihoods_are_distributions_over_images(likelihood: type[Likelihood]) -> None:
+    head = likelihood((3, 5, 4))
+    parameters = torch.randn(2, *head.parameter_shape, requires_grad=True)
+    distribution = head(parameters)
+    assert (distribution.batch_shape, distribution.event_shape) == ((2,), (3, 5, 4))
+    assert 0 <= distribution.mean.min() <= distribution.mean.max() <= 1
+    images = torch.randint(0, 256, (2, 3, 5, 4)) / 255 if not head.needs_binary else torch.ones(2, 3, 5, 4)
+    distribution.log_prob(images).sum().backward()
+    assert parameters.grad.isfinite().all()
+    assert parameters.grad.abs().sum() > 0
+
+
+def test_bernoulli_log_prob_is_exact_far_from_zero() -> None:
+    # With probabilities instead of logits the gradient vanishes: -9e-6 where the truth is -1.
+    logits = torch.full((1, 1, 1, 1), -30.0, requires_grad=True)
+    loss = -BernoulliLikelihood((1, 1, 1))(logits).log_prob(torch.ones(1, 1, 1, 1))
+    loss.backward()
+    assert loss.item() == pytest.approx(30.0)
+    assert logits.grad.item() == pytest.approx(-1.0)
+
+
+def test_non_positive_deviations_are_refused() -> None:
+    with pytest.raises(ValueError, match="positive"):
+        GaussianLikelihood((1, 2, 2), std=0.0)
