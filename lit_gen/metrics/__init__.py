@@ -1,0 +1,41 @@
+"""Scores of generated images, over pluggable feature extractors; they know no model."""
+
+from lit_gen.metrics.base import FeatureMetric, MeanStd, SmallSampleWarning
+from lit_gen.metrics.density_coverage import DensityCoverage, DensityCoverageResult
+from lit_gen.metrics.features import (
+    ClassifierFeatures,
+    FeatureExtractor,
+    Features,
+    ImageClassifier,
+    InceptionV3,
+    Pixels,
+)
+from lit_gen.metrics.fid import FID, frechet_distance
+from lit_gen.metrics.generation_scores import GenerationScores, MetricName
+from lit_gen.metrics.inception_score import InceptionScore
+from lit_gen.metrics.kid import KID
+from lit_gen.metrics.precision_recall import PrecisionRecall, PrecisionRecallResult
+from lit_gen.metrics.receipt import Receipt
+
+__all__ = [
+    "FID",
+    "KID",
+    "ClassifierFeatures",
+    "DensityCoverage",
+    "DensityCoverageResult",
+    "FeatureExtractor",
+    "FeatureMetric",
+    "Features",
+    "GenerationScores",
+    "ImageClassifier",
+    "InceptionScore",
+    "InceptionV3",
+    "MeanStd",
+    "MetricName",
+    "Pixels",
+    "PrecisionRecall",
+    "PrecisionRecallResult",
+    "Receipt",
+    "SmallSampleWarning",
+    "frechet_distance",
+]
