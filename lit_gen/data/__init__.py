@@ -1,0 +1,35 @@
+"""Data sets as LightningDataModules; they know no model."""
+
+from lit_gen.data.arrays import Arrays
+from lit_gen.data.base import DataInfo, ImageDataModule, ImageSet
+from lit_gen.data.celeba import CelebA
+from lit_gen.data.cifar10 import CIFAR10
+from lit_gen.data.digits import Digits
+from lit_gen.data.image_folder import ImageFolder
+from lit_gen.data.loader import Batch, BatchLoader, Binarization
+from lit_gen.data.mnist import KMNIST, MNIST, FashionMNIST
+from lit_gen.data.omniglot import Omniglot
+from lit_gen.data.stl10 import STL10
+from lit_gen.data.svhn import SVHN
+from lit_gen.data.synthetic import Synthetic
+
+__all__ = [
+    "CIFAR10",
+    "KMNIST",
+    "MNIST",
+    "STL10",
+    "SVHN",
+    "Arrays",
+    "Batch",
+    "BatchLoader",
+    "Binarization",
+    "CelebA",
+    "DataInfo",
+    "Digits",
+    "FashionMNIST",
+    "ImageDataModule",
+    "ImageFolder",
+    "ImageSet",
+    "Omniglot",
+    "Synthetic",
+]
