@@ -1,6 +1,7 @@
 """The contract of every model: ``LitGenModule -> GenerativeModel -> one kind -> one paper``."""
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,13 +60,21 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
         self.last_values: dict[str, Tensor] = {}
         """Detached terms of the last training batch by name: what a callback inspects when something went wrong."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of every hook it calls, 46 times a step: past the checks for parameters and modules.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def on_fit_start(self) -> None:
+        # Lightning lets torch look for GPUs through NVML, as every optimizer step does: 0.1 ms where there is none.
+        if not torch.cuda.is_available():
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the hyper-parameters plain, so that ``torch.load(weights_only=True)`` reads the file back."""
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = stored_hyperparameters(self)
-
-    def on_train_start(self) -> None:
-        # A checkpoint written inside a batch holds this counter one batch late; resumed runs would log shifted steps.
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
     @property
     def should_log(self) -> bool:
@@ -217,6 +226,8 @@ class LikelihoodModel(GenerativeModel):
 
     is_density = False
     """Whether ``elbo`` is a density over continuous pixels: decides the conversion to bits per dimension."""
+    needs_binary = False
+    """Whether pixels must be 0 or 1 for ``elbo`` to bound a log-likelihood."""
 
     def __init__(
         self,

@@ -104,6 +104,36 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def find_checkpoint(value: str | Path, root: str | Path = "runs") -> Path:
+    """The file that a path, a folder of runs, ``last`` or ``best`` means.
+
+    Args:
+        value: a file; a folder, meaning the best checkpoint of the newest run in it; or ``last`` or ``best`` of the
+            newest run below ``root``.
+        root: where ``last`` and ``best`` are looked for.
+
+    Raises:
+        FileNotFoundError: there is no run. A file is not looked at.
+    """
+    word = str(value)
+    if word not in ("last", "best") and not Path(value).is_dir():
+        return Path(value)
+    folder = Path(root) if word in ("last", "best") else Path(value)
+    found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(
+            f"there is no last.ckpt below {str(folder)!r}, so {word!r} means no checkpoint; train first, or name the"
+            " folder of runs (--trainer.default_root_dir, or the config of the run) or the file itself"
+        )
+    if word == "last":
+        return found[-1]
+    for state in read_checkpoint(found[-1]).get("callbacks", {}).values():
+        if isinstance(state, dict) and state.get("best_model_path"):
+            best = Path(state["best_model_path"])
+            return next((path for path in (best, found[-1].parent / best.name) if path.is_file()), found[-1])
+    return found[-1]
+
+
 def resolve_class(class_path: str, base: type, load: bool = True) -> type:
     """The class that a checkpoint names, without importing code that the user has not named.
 
@@ -156,10 +186,10 @@ def load_model(path: str | Path, map_location: str | torch.device = "cpu", **ove
     """Rebuild a model from its checkpoint file alone, in eval mode.
 
     Example:
-        ``load_model("runs/vae/digits/version_0/checkpoints/last.ckpt").sample(16)``
+        ``load_model("runs/vae/digits").sample(16)``
 
     Args:
-        path: a checkpoint written by a fit, from the command line or from Python.
+        path: a checkpoint written by a fit, from the command line or from Python, or the folder of its run.
         map_location: where the weights go.
         overrides: constructor arguments that replace the stored ones.
 
@@ -172,6 +202,7 @@ def load_model(path: str | Path, map_location: str | torch.device = "cpu", **ove
     """
     from lit_gen.models.base import LitGenModule  # the contract imports this file
 
+    path = find_checkpoint(path)
     checkpoint = read_checkpoint(path)
     stored = {**checkpoint.get("hyper_parameters", {}), **plain(overrides)}
     stored.pop("_instantiator", None)

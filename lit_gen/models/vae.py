@@ -74,6 +74,10 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         return self.likelihood.is_density
 
     @property
+    def needs_binary(self) -> bool:  # type: ignore[override]
+        return self.likelihood.needs_binary
+
+    @property
     def latent_shape(self) -> Shape:
         return (self.latent_dim,)
 

@@ -28,11 +28,11 @@ class Recorded:
         """
         args, kwargs = self._construction  # type: ignore[attr-defined]
         bound = inspect.signature(type(self).__init__).bind(self, *args, **kwargs)
+        # In full: what is left out would be taken from the default of the owner's argument, which may be another class.
+        bound.apply_defaults()
         parameters = list(bound.signature.parameters.values())
         init_args: dict[str, Any] = {}
         for parameter in parameters[1 + skip :]:
-            if parameter.name not in bound.arguments:
-                continue
             value = bound.arguments[parameter.name]
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 init_args.update(value)

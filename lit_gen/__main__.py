@@ -1,0 +1,7 @@
+"""``python -m lit_gen`` is ``lit-gen``."""
+
+import sys
+
+from lit_gen.cli.command import main
+
+sys.exit(main())

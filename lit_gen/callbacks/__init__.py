@@ -1,0 +1,43 @@
+"""Callbacks that watch a model through its contract: they know ``lit_gen.models.base`` and no concrete model."""
+
+from lit_gen.callbacks.checkpoint_io import AtomicCheckpointIO
+from lit_gen.callbacks.checkpoints import BestAndLast
+from lit_gen.callbacks.compile import Compile
+from lit_gen.callbacks.config import RunConfig
+from lit_gen.callbacks.defaults import default_callbacks
+from lit_gen.callbacks.doctor import Doctor
+from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation
+from lit_gen.callbacks.images import ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.latents import LatentGrid
+from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
+from lit_gen.callbacks.metrics import GenerationMetrics, ImportanceBound
+from lit_gen.callbacks.progress import ProgressBar, Unprofiled
+from lit_gen.callbacks.resume import ExactResume
+from lit_gen.callbacks.trajectory import Trajectory
+from lit_gen.callbacks.writer import ImageWriter, write_images
+
+__all__ = [
+    "AtomicCheckpointIO",
+    "BestAndLast",
+    "Compile",
+    "Doctor",
+    "ExactResume",
+    "FirstBatchCallback",
+    "GenerationMetrics",
+    "ImageWriter",
+    "ImportanceBound",
+    "LatentGrid",
+    "ProgressBar",
+    "ReconstructionGrid",
+    "RunConfig",
+    "SampleGrid",
+    "Trajectory",
+    "Unprofiled",
+    "default_callbacks",
+    "evaluation",
+    "image_grid",
+    "log_animation",
+    "log_image",
+    "run_folder",
+    "write_images",
+]

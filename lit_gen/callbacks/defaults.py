@@ -1,0 +1,34 @@
+"""The callbacks that a run has unless its user says otherwise."""
+
+import lightning.pytorch as pl
+
+from lit_gen.callbacks.checkpoints import BestAndLast
+from lit_gen.callbacks.doctor import Doctor
+from lit_gen.callbacks.images import ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.latents import LatentGrid
+from lit_gen.callbacks.metrics import ImportanceBound
+from lit_gen.callbacks.resume import ExactResume
+from lit_gen.callbacks.trajectory import Trajectory
+from lit_gen.callbacks.writer import ImageWriter
+from lit_gen.models.base import Decodes, GenerativeModel, HasLowerBound, HasTrajectory, LitGenModule, Reconstructs
+
+
+def default_callbacks(model: LitGenModule, monitor: str = "val/loss") -> list[pl.Callback]:
+    """Checkpoints, exact resume and the doctor, and what shows and measures all that the model can do.
+
+    Args:
+        model: decides by its capabilities.
+        monitor: logged value that says which checkpoint is best.
+    """
+    callbacks: list[pl.Callback] = [BestAndLast(monitor), ExactResume(), Doctor()]
+    if isinstance(model, GenerativeModel):
+        callbacks += [SampleGrid(), ImageWriter()]
+        if isinstance(model, Reconstructs):
+            callbacks.append(ReconstructionGrid())
+        if isinstance(model, Decodes):
+            callbacks.append(LatentGrid())
+        if isinstance(model, HasTrajectory):
+            callbacks.append(Trajectory())
+        if isinstance(model, HasLowerBound):
+            callbacks.append(ImportanceBound())
+    return callbacks

@@ -1,0 +1,248 @@
+"""Says in plain words what is wrong with a training and what to try."""
+
+import logging
+import math
+import statistics
+import textwrap
+from collections import Counter, deque
+from contextlib import suppress
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor
+from torch.distributions import Distribution, Independent, kl_divergence
+from torch.nn.functional import pdist
+
+from lit_gen.callbacks.evaluation import evaluation, first, is_due, positive
+from lit_gen.models.base import Batch, Decodes, Encodes, GenerativeModel, LikelihoodModel, LitGenModule
+
+log = logging.getLogger(__name__)
+
+ACTIVE_VARIANCE = 0.01
+"""A latent unit u is active if the variance over images of E_q[u | x] exceeds this (Burda et al. 2015, section 5.2)."""
+
+
+def kl_per_unit(posterior: Distribution, prior: Distribution) -> Tensor | None:
+    """KL(q || p) of every latent unit, nats, ``(B, *latent_shape)``; None where units are not independent in both."""
+    if not (isinstance(posterior, Independent) and isinstance(prior, Independent)):
+        return None
+    try:
+        return kl_divergence(posterior.base_dist, prior.base_dist)
+    except NotImplementedError:
+        return None
+
+
+def sample_spread(samples: Tensor, images: Tensor) -> float:
+    """Mean distance between samples relative to that between images: near 0 when all samples look alike.
+
+    Args:
+        samples: ``(N, C, H, W)``, at least two.
+        images: ``(M, C, H, W)``, at least two that differ.
+    """
+    between_images = pdist(images.float().flatten(1)).mean()
+    return (pdist(samples.float().flatten(1)).mean() / between_images.clamp(min=1e-12)).item()
+
+
+def jumped(loss: float, before: "deque[float]", factor: float = 20.0) -> bool:
+    """Whether a loss lies far above the running ones: ``factor`` times their spread above their median."""
+    if len(before) < 20:
+        return False
+    low, median, high = statistics.quantiles(before, n=4)
+    return loss > median + factor * max(high - low, 0.1 * abs(median), 1e-6)
+
+
+class Posteriors:
+    """Sums over images of what the encoder says of each latent unit."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean, self._square, self._kl = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+        self.knows_kl = True
+
+    def add(self, mean: Tensor, kl: Tensor | None) -> None:
+        """Add E_q[u | x] and the KL of each unit, ``(B, *latent_shape)`` each."""
+        means = mean.flatten(1).cpu().double()
+        self.count += len(means)
+        self._mean = self._mean + means.sum(0)
+        self._square = self._square + means.square().sum(0)
+        if kl is None:
+            self.knows_kl = False
+        else:
+            self._kl = self._kl + kl.flatten(1).cpu().double().sum(0)
+
+    def variances(self) -> Tensor:
+        """Variance over images of E_q[u | x], ``(units,)``."""
+        return (self._square / self.count - (self._mean / self.count).square()).clamp(min=0)
+
+    def kl(self) -> Tensor | None:
+        """Mean KL of each unit, nats, ``(units,)``."""
+        return self._kl / self.count if self.knows_kl else None
+
+
+class Doctor(pl.Callback):
+    """Stops on NaN before the weights are spoilt, and names collapse, explosions and mismatched data with advice.
+
+    - A loss that is NaN or infinite stops the run before the optimizer steps (on an accelerator it is looked at on
+      logging steps only), and no checkpoint is overwritten by weights that are not finite.
+    - A loss far above its running median is reported.
+    - ``val/active_units`` counts the latent units that carry anything; few or none is posterior collapse.
+    - Samples much more alike than the images are mode collapse.
+    - Grey pixels under a likelihood of binary ones make the loss no log-likelihood.
+
+    Each finding is told once; the two kinds of collapse only after they lasted, since an untrained model shows both.
+
+    Args:
+        num_images: validation images from which active units are counted (on each process).
+        num_samples: samples that are compared with each other.
+        patience: validations in a row after which a collapse is reported.
+        every_n_epochs: look at latents and samples in every n-th epoch, and in the last.
+        seed: of the samples.
+    """
+
+    def __init__(
+        self, num_images: int = 1000, num_samples: int = 16, patience: int = 3, every_n_epochs: int = 1, seed: int = 0
+    ) -> None:
+        self.num_images = positive("num_images", num_images)
+        if num_samples < 2:
+            raise ValueError(f"num_samples must be at least 2, to compare them with each other; got {num_samples}")
+        self.num_samples = num_samples
+        self.patience = positive("patience", patience)
+        self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
+        self.seed = seed
+        self._losses: deque[float] = deque(maxlen=100)
+        self._posteriors = Posteriors()
+        self._lasting: Counter[str] = Counter()
+        self._told: set[str] = set()
+        self._pixels_checked = False
+
+    def _tell(self, finding: str, advice: str) -> None:
+        if finding not in self._told:
+            self._told.add(finding)
+            log.warning(textwrap.fill(f"Doctor: {advice}", 110))
+
+    def _tell_if_lasting(self, finding: str, present: bool, advice: str) -> None:
+        self._lasting[finding] = self._lasting[finding] + 1 if present else 0
+        if self._lasting[finding] >= self.patience:
+            self._tell(finding, advice)
+
+    # ---- the loss
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        if not isinstance(pl_module, LitGenModule) or (loss.device.type != "cpu" and not pl_module.should_log):
+            return
+        value = loss.item()
+        if not math.isfinite(value):
+            self._stop(trainer, pl_module, value)
+        elif jumped(value, self._losses):
+            self._tell(
+                "jump",
+                f"the loss jumped to {value:.4g} in epoch {trainer.current_epoch}, from a median of"
+                f" {statistics.median(self._losses):.4g} before. Training is diverging: lower the learning rate, or"
+                " clip gradients (--trainer.gradient_clip_val 1).",
+            )
+        self._losses.append(value)
+
+    def _stop(self, trainer: pl.Trainer, pl_module: LitGenModule, value: float) -> None:
+        broken = {name: term for name, term in pl_module.last_values.items() if not bool(term.isfinite().all())}
+        precision = trainer.precision_plugin
+        if not broken and isinstance(precision, MixedPrecision) and precision.scaler is not None:
+            return  # the scale of fp16 overflowed, which its scaler mends by itself
+        terms = {name: term.float().mean().item() for name, term in broken.items() if name != "loss"} or {"loss": value}
+        culprits = ", ".join(f"{name} is {mean}" for name, mean in terms.items())
+        raise FloatingPointError(
+            f"training stopped: {culprits} in epoch {trainer.current_epoch}, batch"
+            f" {trainer.fit_loop.epoch_loop.batch_idx}, before the weights were changed by it. Lower the learning rate,"
+            " clip gradients (--trainer.gradient_clip_val 1), give a learned variance a floor, or train in full"
+            " precision (--trainer.precision 32-true); --trainer.detect_anomaly true names the operation. The last"
+            " checkpoint is unharmed"
+        )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for name, parameter in pl_module.named_parameters():
+            if not bool(parameter.isfinite().all()):
+                raise FloatingPointError(
+                    f"training stopped: the weights {name} are no longer finite, so no checkpoint is overwritten with"
+                    " them. Go on from the last one with a lower learning rate or with clipped gradients"
+                )
+
+    # ---- the data
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self._check_pixels(pl_module, batch)
+
+    def on_test_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._check_pixels(pl_module, batch)
+
+    def _check_pixels(self, pl_module: pl.LightningModule, batch: Batch) -> None:
+        if self._pixels_checked:
+            return
+        self._pixels_checked = True
+        if isinstance(pl_module, LikelihoodModel) and pl_module.needs_binary:
+            images = batch[0]
+            if bool(((images > 0) & (images < 1)).any()):
+                self._tell(
+                    "grey",
+                    "the images have grey levels, the likelihood is one of binary pixels. The loss is then a"
+                    " cross-entropy, and elbo bounds no log-likelihood: do not compare it with published values."
+                    " Binarize (--data.binarization stochastic, or static), or take a likelihood of grey pixels"
+                    " (--model.likelihood DiscretizedLogisticLikelihood).",
+                )
+
+    # ---- latents and samples
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if not isinstance(pl_module, GenerativeModel) or not is_due(trainer, self.every_n_epochs):
+            return
+        images, condition = pl_module.unpack(batch)
+        if batch_idx == 0 and trainer.is_global_zero and len(images) > 1:
+            with evaluation(pl_module, self.seed):
+                self._compare_samples(pl_module.sample(self.num_samples), images[:64])
+        wanted = min(self.num_images - self._posteriors.count, len(images))
+        if isinstance(pl_module, Encodes) and isinstance(pl_module, Decodes) and wanted > 0:
+            with evaluation(pl_module, self.seed):
+                posterior = pl_module.encode(images[:wanted], first(condition, wanted))
+                with suppress(NotImplementedError):  # a posterior may have no mean in closed form
+                    self._posteriors.add(posterior.mean, kl_per_unit(posterior, pl_module.prior))
+
+    def _compare_samples(self, samples: Tensor, images: Tensor) -> None:
+        spread = sample_spread(samples, images)
+        self._tell_if_lasting(
+            "modes",
+            spread < 0.2,
+            f"the samples differ among themselves {spread:.2g} times as much as images do: the model draws nearly the"
+            " same picture from all noise. In an adversarial model this is mode collapse: try a lower generator"
+            " learning rate, more discriminator steps, or a gradient penalty. In a variational one the"
+            " decoder may ignore z: see val/active_units and the KL term.",
+        )
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        posteriors, self._posteriors = self._posteriors, Posteriors()
+        if posteriors.count < 2:
+            return
+        variances, kl = posteriors.variances(), posteriors.kl()
+        active, units = int((variances > ACTIVE_VARIANCE).sum()), len(variances)
+        pl_module.log("val/active_units", float(active), sync_dist=True)
+        largest = "" if kl is None else f" The largest KL of a unit is {kl.max().item():.2g} nats."
+        self._tell_if_lasting(
+            "collapse",
+            active <= 0.1 * units,
+            f"{active} of {units} latent units are active, so the decoder hardly uses z: posterior collapse.{largest}"
+            " Let the weight of the KL rise slowly (--model.kl_warmup_steps) or lower it (--model.kl_weight), make the"
+            " decoder weaker or the encoder stronger, or take fewer latent units if the reconstructions are good.",
+        )

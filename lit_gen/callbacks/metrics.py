@@ -1,0 +1,228 @@
+"""Scores of samples and of the likelihood, at the end of validation and test."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from lit_gen.callbacks.evaluation import Stage, evaluation, forked_generators, is_due, positive
+from lit_gen.callbacks.files import write_whole
+from lit_gen.callbacks.logging import batch_step, run_folder, writes_files
+from lit_gen.metrics import ClassifierFeatures, FeatureExtractor, GenerationScores, InceptionV3, MetricName, Pixels
+from lit_gen.models.base import Batch, GenerativeModel, HasLowerBound
+from lit_gen.models.checkpoint import load_model
+
+SEED_STRIDE = 1_000_003
+"""Far enough apart that the noise of one batch or process is not that of another under a neighbouring seed."""
+
+
+def batch_seed(seed: int, trainer: pl.Trainer, batch_idx: int) -> int:
+    """A seed of its own for every batch of every process."""
+    return seed + SEED_STRIDE * (batch_idx * trainer.world_size + trainer.global_rank)
+
+
+class GenerationMetrics(pl.Callback):
+    """Logs FID, KID, precision, recall, density and coverage of samples as ``{val,test}/fid`` and so on.
+
+    The real images are those of the validation or test data. Samples are drawn with the averaged weights (EMA) if there
+    are any, from the same noise every time. A checkpoint can be chosen by any of the values
+    (``--trainer.callbacks+=BestAndLast --trainer.callbacks.monitor=val/fid``). Receipts go to
+    ``<run>/receipts/<stage>.json``.
+
+    Args:
+        features: ``inception`` (natural images; needs the extra ``[fid]``), ``pixels``, or the path of a checkpoint of
+            a ``Classifier`` trained on this kind of data.
+        metrics: any of ``fid``, ``inception_score``, ``kid``, ``precision_recall``, ``density_coverage``.
+        num_samples: samples of all processes together; None: as many as there are real images.
+        stages: any of ``val`` and ``test``.
+        every_n_epochs: measure in every n-th epoch of a fit, and in the last.
+        batch_size: samples drawn at a time.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self,
+        features: str = "inception",
+        metrics: Sequence[MetricName] = ("fid", "kid", "precision_recall", "density_coverage"),
+        num_samples: int | None = None,
+        stages: Sequence[Stage] = ("val", "test"),
+        every_n_epochs: int = 1,
+        batch_size: int = 100,
+        seed: int = 0,
+    ) -> None:
+        self.features = features
+        self.metrics = tuple(metrics)
+        self.num_samples = None if num_samples is None else positive("num_samples", num_samples)
+        self.stages = check_stages(stages)
+        self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
+        self.batch_size = positive("batch_size", batch_size)
+        self.seed = seed
+        # Not attributes of the model: its optimizer and its checkpoints would take the extractor's weights for its own.
+        self._scores: dict[str, GenerationScores] = {}
+        self._takes_real = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, GenerativeModel):
+            raise TypeError(
+                f"GenerationMetrics measures samples, and {type(pl_module).__name__} draws none: leave it out"
+            )
+        if not self._scores:
+            with forked_generators(pl_module.device, self.seed):  # building a network draws its weights
+                extractor = self._extractor(pl_module)
+            datamodule = trainer.datamodule  # type: ignore[attr-defined]
+            data = "data" if datamodule is None else type(datamodule).__name__
+            # Scores against binarized and against grey images of one data set do not compare.
+            drawn = {} if datamodule is None else datamodule.hparams
+            for name in self.stages:
+                split = f"{data}/{name}, binarization {drawn.get('binarization', 'none')}"
+                # The validation images are the same in every epoch: their features are computed once.
+                self._scores[name] = GenerationScores(extractor, split, self.metrics, reset_real_features=name != "val")
+
+    def _extractor(self, model: GenerativeModel) -> FeatureExtractor:
+        if self.features == "inception":
+            return InceptionV3()
+        if self.features == "pixels":
+            return Pixels(model.image_shape)
+        return ClassifierFeatures(load_model(self.features))
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(trainer, pl_module, "val", batch, batch_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(trainer, pl_module, "test", batch, batch_idx)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._report(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._report(trainer, pl_module, "test")
+
+    def _update(self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int) -> None:
+        if stage not in self._scores or not is_due(trainer, self.every_n_epochs):
+            return
+        scores = self._scores[stage].to(pl_module.device)
+        if batch_idx == 0:
+            self._takes_real = scores.needs_real
+        images, _ = pl_module.unpack(batch)
+        if self._takes_real:
+            scores.update(images, real=True)
+        # Here and not at the end of the epoch, where averaged weights may have been swapped out again.
+        count = len(images)
+        if self.num_samples is not None:
+            share = len(range(trainer.global_rank, self.num_samples, trainer.world_size))
+            count = share if batch_idx == 0 else 0
+        with evaluation(pl_module, batch_seed(self.seed, trainer, batch_idx)):
+            for start in range(0, count, self.batch_size):
+                scores.update(pl_module.sample(min(self.batch_size, count - start)), real=False)
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage) -> None:
+        if stage not in self._scores or not is_due(trainer, self.every_n_epochs):
+            return
+        with evaluation(pl_module, self.seed):
+            receipts = self._scores[stage].compute()
+        self._scores[stage].reset()
+        for name, receipt in receipts.items():
+            pl_module.log(f"{stage}/{name}", receipt.value, sync_dist=True)
+        if writes_files(trainer):
+            content = {
+                "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+                "step": batch_step(trainer),
+                "seed": self.seed,
+                "scores": [receipt.to_dict() for receipt in receipts.values()],
+            }
+            text = json.dumps(content, indent=2) + "\n"
+            write_whole(run_folder(trainer) / "receipts" / f"{stage}.json", lambda path: Path(path).write_text(text))
+
+
+class ImportanceBound(pl.Callback):
+    """Logs the importance-weighted bound on log p(x) as ``test/log_likelihood_iw<num_samples>``, mean nats of an image.
+
+    The bound tightens with the number of samples (Burda et al. 2015, https://arxiv.org/abs/1509.00519); published
+    values are often those of 200 or 5000.
+
+    Args:
+        num_samples: samples for each image.
+        stages: any of ``val`` and ``test``.
+        every_n_epochs: of validation: measure in every n-th epoch of a fit, and in the last.
+        seed: of the noise.
+    """
+
+    def __init__(
+        self, num_samples: int = 200, stages: Sequence[Stage] = ("test",), every_n_epochs: int = 1, seed: int = 0
+    ) -> None:
+        self.num_samples = positive("num_samples", num_samples)
+        self.stages = check_stages(stages)
+        self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
+        self.seed = seed
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, HasLowerBound):
+            raise TypeError(f"ImportanceBound needs a bound, and {type(pl_module).__name__} has none: leave it out")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._measure(trainer, pl_module, "val", batch, batch_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._measure(trainer, pl_module, "test", batch, batch_idx)
+
+    def _measure(self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int) -> None:
+        if stage not in self.stages or not is_due(trainer, self.every_n_epochs):
+            return
+        images, condition = pl_module.unpack(batch)
+        with evaluation(pl_module, batch_seed(self.seed, trainer, batch_idx)):
+            bound: Tensor = pl_module.lower_bound(images, self.num_samples, condition)
+        # Lightning averages over images and processes when it is told the batch size.
+        pl_module.log(
+            f"{stage}/log_likelihood_iw{self.num_samples}",
+            bound.float().mean(),
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(images),
+            sync_dist=True,
+        )
+
+
+def check_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stages.
+
+    Raises:
+        ValueError: none, or one that is neither ``val`` nor ``test``.
+    """
+    if not stages or set(stages) - {"val", "test"}:
+        raise ValueError(f"stages must be one or both of val and test, got {list(stages)}")
+    return tuple(stages)

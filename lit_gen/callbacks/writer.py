@@ -1,0 +1,149 @@
+"""Samples as files."""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+
+from lit_gen.callbacks.evaluation import positive
+from lit_gen.callbacks.files import cannot_write
+from lit_gen.callbacks.logging import image_grid, pictures, run_folder, to_pil
+from lit_gen.models.base import GenerativeModel
+
+GRID_IMAGES = 64
+
+
+def write_images(
+    images: Tensor,
+    folder: str | Path,
+    npz: bool = False,
+    start: int = 0,
+    columns: int = 8,
+) -> Path:
+    """Write a PNG for every image, a grid of the first 64, and the array on request: all of them or, on failure, none.
+
+    Args:
+        images: ``(N, C, H, W)`` in [0, 1], or voxels, which PNGs show by their largest value along the depth.
+        folder: where ``000000.png``, ..., ``grid.png`` and ``samples.npz`` go.
+        npz: also write ``samples.npz`` with ``samples``, float32 as given.
+        start: number of the first image.
+        columns: images in a row of the grid.
+
+    Returns:
+        Path of the grid.
+
+    Raises:
+        OSError: the files cannot be written, for want of space say.
+    """
+    folder = Path(folder)
+    arrays = {"samples.npz": images.detach().float().cpu().numpy()} if npz else {}
+    named = [f"{start + number:06d}.png" for number in range(len(images))]
+    write_together(folder, images, named, {"grid.png": image_grid(images[:GRID_IMAGES], columns)}, arrays)
+    return folder / "grid.png"
+
+
+def write_together(
+    folder: Path,
+    images: Tensor,
+    names: Sequence[str],
+    grids: dict[str, Tensor] | None = None,
+    arrays: dict[str, np.ndarray] | None = None,
+) -> None:
+    """Write files into a hidden folder within ``folder``, then move all of them into place.
+
+    Args:
+        folder: made if it is missing.
+        images: ``(N, C, H, W)`` in [0, 1].
+        names: of the N files.
+        grids: pictures by file name.
+        arrays: arrays by file name, stored as ``samples``.
+
+    Raises:
+        OSError: the files cannot be written; nothing is left behind.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        shown = pictures(images)
+        for name, image in [*zip(names, shown, strict=True), *(grids or {}).items()]:
+            to_pil(image).save(partial / name)
+        for name, array in (arrays or {}).items():
+            np.savez_compressed(partial / name, samples=array)
+        for path in partial.iterdir():
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+class ImageWriter(BasePredictionWriter):
+    """Writes the samples of ``predict``: one PNG each, a grid of the first ones, and the array on request.
+
+    Files lie in ``<run>/samples``. Every process numbers its own samples in steps of the number of processes, so that
+    names are unique; with a plain torch DataLoader the number is that of the data the sample belongs to.
+
+    Args:
+        output_dir: another folder; None: ``samples`` in the run folder.
+        npz: also write ``samples.npz`` with ``samples``, float32 ``(N, C, H, W)``; with several processes one for each,
+            ``samples_<rank>.npz``.
+        columns: images in a row of the grid.
+    """
+
+    def __init__(self, output_dir: str | None = None, npz: bool = False, columns: int = 8) -> None:
+        super().__init__("batch")
+        self.output_dir = output_dir
+        self.npz = npz
+        self.columns = positive("columns", columns)
+        self._folder = Path()
+        self._written = 0
+        self._kept: list[Tensor] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "predict":
+            # Loaders without indices are numbered here; Lightning warns of them all the same.
+            warnings.filterwarnings("ignore", "Couldn't infer the batch indices")
+            folder = run_folder(trainer) / "samples" if self.output_dir is None else Path(self.output_dir)
+            self._folder = Path(trainer.strategy.broadcast(str(folder)))
+            self._written, self._kept = 0, []
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        if not isinstance(pl_module, GenerativeModel):
+            return
+        images = prediction.detach().float().cpu()
+        own = range(self._written, self._written + len(images))
+        numbers = batch_indices or [number * trainer.world_size + trainer.global_rank for number in own]
+        write_together(self._folder, images, [f"{number:06d}.png" for number in numbers])
+        self._written += len(images)
+        if self.npz or sum(map(len, self._kept)) < GRID_IMAGES:
+            self._kept.append(images)
+
+    def on_predict_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._kept:
+            return
+        images = torch.cat(self._kept)
+        self._kept = []
+        name = "samples.npz" if trainer.world_size == 1 else f"samples_{trainer.global_rank}.npz"
+        grids = {"grid.png": image_grid(images[:GRID_IMAGES], self.columns)} if trainer.is_global_zero else {}
+        write_together(self._folder, images[:0], [], grids, {name: images.numpy()} if self.npz else {})

@@ -1,0 +1,306 @@
+"""LitGenCLI: LightningCLI in subclass mode for model and data, mended where lit_gen's users would stumble."""
+
+import logging
+import netrc
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerStatus
+
+import lit_gen.models  # noqa: F401  (short class names are found among imported classes)
+from lit_gen.callbacks import (
+    AtomicCheckpointIO,
+    Compile,
+    ProgressBar,
+    RunConfig,
+    Unprofiled,
+    default_callbacks,
+    run_folder,
+)
+from lit_gen.cli.command import find_config
+from lit_gen.cli.defaults import keep_no_foreign_defaults
+from lit_gen.cli.imports import import_module
+from lit_gen.cli.messages import Parser
+from lit_gen.data import ImageDataModule
+from lit_gen.models.base import LitGenModule
+from lit_gen.models.checkpoint import check_trusted, find_checkpoint, read_checkpoint, resolve_class
+
+LINKED = ("image_shape", "num_classes")
+"""Arguments of a model that come from the data."""
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class LitGenCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` for any :class:`LitGenModule` and :class:`ImageDataModule`.
+
+    Beyond LightningCLI: short class names of the package, a user's own class by dotted path, sizes linked from data to
+    model, the callbacks that fit the model's capabilities, run folders under ``trainer.default_root_dir``, and
+    checkpoints that bring their own model and data while the command line wins.
+    """
+
+    def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
+        self.checkpoint: dict[str, Any] | None = None
+        self.checkpoint_path: Path | None = None
+        keep_no_foreign_defaults()
+        strict = {"allow_abbrev": False}
+        super().__init__(
+            LitGenModule,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=RunConfig,
+            parser_class=Parser,
+            parser_kwargs={**strict, **dict.fromkeys(SUBCOMMANDS, strict)} if run else strict,
+            args=list(args) if args is not None else None,
+            run=run,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.add_argument(
+            "--default_callbacks", type=bool, default=True, help="Add the callbacks that fit the model's capabilities."
+        )
+        parser.add_argument(
+            "--compile", type=bool, default=False, help="Compile the networks of the model with torch.compile."
+        )
+        parser.set_defaults(
+            {"trainer.inference_mode": False, "trainer.default_root_dir": "runs", "trainer.log_every_n_steps": 50}
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        words = list(sys.argv[1:] if args is None else args)
+        if words and words[0] in SUBCOMMANDS:
+            words = self._prepare(words)
+            with tempfile.TemporaryDirectory() as folder:
+                self.config = parser.parse_args(self._with_checkpoint(words, Path(folder)))
+            self._check_checkpoint_class()
+        else:
+            self.config = parser.parse_args(words)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing is left to do: here a checkpoint comes first and the command line wins, upstream the reverse."""
+
+    @staticmethod
+    def _prepare(words: list[str]) -> list[str]:
+        """Import what ``--import`` names and find ready configs by name."""
+        prepared: list[str] = []
+        position = 0
+        while position < len(words):
+            word = words[position]
+            flag, equals, value = word.partition("=")
+            if flag not in ("--import", "-c", "--config"):
+                prepared.append(word)
+                position += 1
+                continue
+            if not equals:
+                if position + 1 == len(words):
+                    raise ValueError(f"{flag} needs a value")
+                value = words[position + 1]
+            position += 1 if equals else 2
+            if flag == "--import":
+                import_module(value)
+            else:
+                prepared += ["--config", str(find_config(value))]
+        return prepared
+
+    def _with_checkpoint(self, words: list[str], folder: Path) -> list[str]:
+        """Put the model and data that a checkpoint names before everything else on the command line."""
+        words = list(words)
+        place = next((i for i, word in enumerate(words) if word.split("=")[0] == "--ckpt_path"), None)
+        if place is None:
+            return words
+        value = words[place].partition("=")[2] if "=" in words[place] else "".join(words[place + 1 : place + 2])
+        if not value or value.startswith("--"):
+            raise ValueError("--ckpt_path needs a value: a file, the folder of a run, best or last")
+        path = find_checkpoint(value, self._root(words))
+        words[place : place + (1 if "=" in words[place] else 2)] = ["--ckpt_path", str(path)]
+        self.checkpoint, self.checkpoint_path = read_checkpoint(path), path
+        stored = {}
+        for key, section in (("hyper_parameters", "model"), ("datamodule_hyper_parameters", "data")):
+            values = dict(self.checkpoint.get(key, {}))
+            values.pop("_instantiator", None)
+            check_trusted(values)
+            class_path = values.pop("_class_path", None)
+            if class_path:
+                linked = LINKED if section == "model" else ()
+                arguments = {name: value for name, value in values.items() if name not in linked}
+                stored[section] = {"class_path": class_path, "init_args": arguments}
+        file = folder / "checkpoint.yaml"
+        file.write_text(yaml.safe_dump(stored))
+        return [words[0], "--config", str(file), *words[1:]]
+
+    @staticmethod
+    def _root(words: list[str]) -> Path:
+        """``trainer.default_root_dir`` as the configs and options on the command line say, before they are parsed."""
+        root = "runs"
+        for flag, value in pairwise(words):
+            if flag == "--config":
+                config = yaml.safe_load(Path(value).read_text()) or {}
+                root = (config.get("trainer") or {}).get("default_root_dir", root)
+        for flag, value in zip(words, [*words[1:], ""], strict=True):
+            if flag.partition("=")[0] == "--trainer.default_root_dir":
+                root = flag.partition("=")[2] or value
+        return Path(root)
+
+    def _check_checkpoint_class(self) -> None:
+        if self.checkpoint is None:
+            return
+        stored = self.checkpoint.get("hyper_parameters", {}).get("_class_path")
+        asked = resolve_class(self.config[self.config.subcommand].model.class_path, LitGenModule)
+        if stored is not None and resolve_class(stored, LitGenModule) is not asked:
+            raise ValueError(
+                f"the checkpoint {str(self.checkpoint_path)!r} holds a {stored.rpartition('.')[2]}, the command line"
+                f" asks for {asked.__name__}; leave --model out, or give the checkpoint of that model"
+            )
+
+    def before_instantiate_classes(self) -> None:
+        settings = self._get(self.config, "trainer")
+        for logger in _as_list(settings.logger):
+            arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
+            if arguments is None:
+                continue
+            # Runs of every logger lie where `last` and `best` look for them.
+            if arguments.get("save_dir", "") in (None, "."):
+                arguments.save_dir = settings.default_root_dir
+            if logger.class_path.endswith(".WandbLogger") and not has_wandb_key():
+                # A run without an account is recorded on disk, for `wandb sync`; the first use must never ask.
+                os.environ.setdefault("WANDB_MODE", "offline")
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        if self.checkpoint is not None:
+            stored = self.checkpoint.get("hyper_parameters", {})
+            for name in LINKED:
+                wanted, got = stored.get(name), getattr(self.datamodule, name)
+                if wanted is not None and _plain(wanted) != _plain(got):
+                    raise ValueError(
+                        f"the model in {str(self.checkpoint_path)!r} was trained with {name} {_plain(wanted)}, the data"
+                        f" has {_plain(got)}; use the data it was trained on, or set data.image_size and data.channels"
+                    )
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        settings = self._get(self.config_init, "trainer", default=Namespace())
+        if settings.logger is None or settings.logger is True:
+            kwargs["logger"] = self._default_logger(Path(settings.default_root_dir))
+        plain_ddp = settings.strategy in ("auto", "ddp") and _several_devices(settings)
+        if plain_ddp and not self.model.automatic_optimization:
+            # With two optimizers each step leaves some parameters without gradient, which plain DDP refuses.
+            kwargs["strategy"] = "ddp_find_unused_parameters_true"
+        kwargs["plugins"] = [*_as_list(settings.plugins), AtomicCheckpointIO()]
+        callbacks = _as_list(settings.callbacks)
+        if self._get(self.config_init, "compile"):
+            callbacks.append(Compile())
+        if self._get(self.config_init, "default_callbacks"):
+            given = {type(callback) for callback in callbacks}
+            callbacks += [callback for callback in default_callbacks(self.model) if type(callback) not in given]
+        if self.subcommand not in (None, "fit"):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
+            kwargs["enable_checkpointing"] = False
+        own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+        if settings.enable_progress_bar is not False and not own_bar:
+            callbacks.append(ProgressBar())
+        if settings.profiler is None:
+            kwargs["profiler"] = Unprofiled()
+        kwargs["callbacks"] = callbacks
+        return super().instantiate_trainer(**kwargs)
+
+    def _default_logger(self, root: Path) -> CSVLogger:
+        """A new run folder for a fit; what a checkpoint is measured by goes into the folder of its own run."""
+        if self.subcommand in (None, "fit") or self.checkpoint_path is None:
+            return CSVLogger(root, name="")
+        run_of_checkpoint = self.checkpoint_path.parent
+        if run_of_checkpoint.name == "checkpoints":
+            run_of_checkpoint = run_of_checkpoint.parent
+        return CSVLogger(run_of_checkpoint, name=str(self.subcommand))
+
+    def after_fit(self) -> None:
+        self._report()
+
+    def after_validate(self) -> None:
+        self._report()
+
+    def after_test(self) -> None:
+        self._report()
+
+    def after_predict(self) -> None:
+        self._report()
+
+    def _report(self) -> None:
+        """Say where the results are."""
+        if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = run_folder(self.trainer)
+        print(f"run folder: {folder}")
+        checkpoint = self.trainer.checkpoint_callback
+        if self.subcommand == "fit" and checkpoint is not None and checkpoint.best_model_path:  # type: ignore[attr-defined]
+            print(f"best checkpoint: {checkpoint.best_model_path}")  # type: ignore[attr-defined]
+        for pictures in sorted({path.parent for path in (folder / "images").rglob("*.*")}):
+            print(f"{pictures.relative_to(folder / 'images')}: {max(pictures.glob('*.*'))}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _several_devices(settings: Namespace) -> bool:
+    devices = settings.devices
+    if settings.num_nodes > 1 or (isinstance(devices, list) and len(devices) > 1):
+        return True
+    if devices in ("auto", -1, "-1"):
+        return settings.accelerator != "cpu" and torch.cuda.device_count() > 1
+    return str(devices).isdigit() and int(devices) > 1
+
+
+def has_wandb_key() -> bool:
+    """Whether this machine has a key of Weights & Biases, in the environment or written by `wandb login`."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (FileNotFoundError, netrc.NetrcParseError):
+        return False
+
+
+def run(words: Sequence[str]) -> int:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        words: the command line after ``lit-gen``.
+
+    Returns:
+        Exit code; 130 if the run was interrupted.
+    """
+    # Advertisements that Lightning prints at every start.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
+    # Lightning 2.6 uses a name that torch 2.15 deprecates; a user can do nothing about it.
+    warnings.filterwarnings("ignore", message="`isinstance.treespec, LeafSpec.` is deprecated", category=FutureWarning)
+    # Callbacks of training, ModelCheckpoint above all, have nothing to do in a test.
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
+    # Batches of a resident data set carry no indices; the writer numbers samples by itself.
+    warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")
+    cli = LitGenCLI(words)
+    return 130 if cli.trainer.state.status == TrainerStatus.INTERRUPTED else 0

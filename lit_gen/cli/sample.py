@@ -1,0 +1,102 @@
+"""``lit-gen sample``: pictures from a checkpoint file alone."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lit-gen sample",
+        description="Draw samples from a checkpoint: one PNG a sample, a grid, and the array on request.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("checkpoint", help="a .ckpt file, or a run folder (its best checkpoint)")
+    parser.add_argument("-n", "--num_samples", type=int, default=64, help="how many (64)")
+    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="folder for the pictures (out)")
+    parser.add_argument(
+        "--condition", nargs="+", default=[], metavar="NAME=VALUE", help="what to generate, for a conditional model"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers (0)")
+    parser.add_argument("--npz", action="store_true", help="also write samples.npz, float32 (N, C, H, W) in [0, 1]")
+    parser.add_argument("--batch_size", type=int, default=256, help="samples drawn at a time (256)")
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, mps, ...; auto takes an accelerator if there is one"
+    )
+    parser.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="MODULE", help="your own module"
+    )
+    return parser
+
+
+def run_sample(words: Sequence[str]) -> int:
+    """Run ``lit-gen sample``.
+
+    Args:
+        words: the command line after ``sample``.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError: a checkpoint that cannot be read, or a condition that the model cannot take.
+    """
+    arguments = _parser().parse_args(list(words))
+    if arguments.num_samples < 1 or arguments.batch_size < 1:
+        raise ValueError("-n and --batch_size must be at least 1")
+
+    import torch  # after the arguments: a mistyped option is answered at once
+
+    from lit_gen.callbacks import write_images
+    from lit_gen.cli.imports import import_module
+    from lit_gen.models.base import Conditional, GenerativeModel
+    from lit_gen.models.checkpoint import find_checkpoint, load_model
+
+    for name in arguments.imports:
+        import_module(name)
+    device = arguments.device
+    if device == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = accelerator.type if accelerator is not None else "cpu"
+    path = find_checkpoint(arguments.checkpoint)
+    model = load_model(path, map_location=device)
+    if not isinstance(model, GenerativeModel):
+        raise ValueError(f"{str(path)!r} holds a {type(model).__name__}, which generates no images")
+    torch.manual_seed(arguments.seed)
+    fields = parse_condition(arguments.condition, model)
+    images = []
+    for start in range(0, arguments.num_samples, arguments.batch_size):
+        size = min(arguments.batch_size, arguments.num_samples - start)
+        condition = model.make_condition(fields, size) if fields and isinstance(model, Conditional) else None
+        images.append(model.sample(size, condition).cpu())
+    grid = write_images(torch.cat(images), arguments.output, npz=arguments.npz)
+    print(f"{arguments.num_samples} samples of {path} in {arguments.output}, grid: {grid}")
+    return 0
+
+
+def parse_condition(words: Sequence[str], model: Any) -> dict[str, Any]:
+    """The condition that ``NAME=VALUE`` words say, checked against what the model takes.
+
+    Raises:
+        ValueError: the model takes none, an unknown name, or a value of another type.
+    """
+    from lit_gen.models.base import Conditional
+
+    if not words:
+        return {}
+    if not isinstance(model, Conditional):
+        raise ValueError(f"{type(model).__name__} takes no condition, got {' '.join(words)}; leave --condition out")
+    fields = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in model.condition_fields:
+            known = ", ".join(f"{field}=<{kind.__name__}>" for field, kind in model.condition_fields.items())
+            raise ValueError(f"--condition got {word!r}; {type(model).__name__} takes {known}")
+        kind = model.condition_fields[name]
+        try:
+            fields[name] = kind(value)
+        except ValueError as error:
+            raise ValueError(f"--condition {name} wants a value of type {kind.__name__}, got {value!r}") from error
+    return fields

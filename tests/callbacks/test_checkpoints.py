@@ -1,0 +1,170 @@
+"""Which checkpoints a run keeps, and that a failed save harms none of them."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_gen.callbacks import AtomicCheckpointIO, BestAndLast
+from lit_gen.models import VAE
+from tests.callbacks.tiny import SHAPE, data, file_size_limit, small, trainer, vae
+
+NO_VALIDATION = pytest.mark.filterwarnings("ignore:Total length of .list. across ranks is zero:UserWarning")
+
+
+class Worsening(VAE):
+    """Its validation loss is a given number for each epoch."""
+
+    losses = (2.0, 1.0, 3.0, 4.0)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/loss", self.losses[self.current_epoch])
+
+
+def epochs(folder: Path) -> dict[str, int]:
+    return {path.name: torch.load(path, weights_only=True)["epoch"] for path in folder.glob("*.ckpt")}
+
+
+def test_best_and_last_are_kept(tmp_path: Path) -> None:
+    keeper = BestAndLast()
+    trainer(tmp_path, keeper, max_epochs=4).fit(Worsening(SHAPE, 2, small, small), data())
+    assert epochs(tmp_path / "checkpoints") == {"epoch001-step0000012.ckpt": 1, "last.ckpt": 3}
+    assert Path(keeper.best_model_path).name == "epoch001-step0000012.ckpt"
+    assert keeper.best_model_score == 1.0
+
+
+@pytest.mark.parametrize(("mode", "top", "expected"), [("max", 1, {3}), ("min", 2, {0, 1})])
+def test_mode_and_number(mode: Any, top: int, expected: set[int], tmp_path: Path) -> None:
+    trainer(tmp_path, BestAndLast(mode=mode, save_top_k=top), max_epochs=4).fit(
+        Worsening(SHAPE, 2, small, small), data()
+    )
+    kept = epochs(tmp_path / "checkpoints")
+    assert kept.pop("last.ckpt") == 3
+    assert set(kept.values()) == expected
+
+
+@NO_VALIDATION
+def test_best_without_validation_is_the_newest(tmp_path: Path) -> None:
+    keeper = BestAndLast()
+    model, run = vae(), trainer(tmp_path, keeper, max_epochs=3)
+    run.fit(model, data(num_val=0))
+    assert epochs(tmp_path / "checkpoints") == {"epoch002-step0000018.ckpt": 2, "last.ckpt": 2}
+    run.test(model, data(), ckpt_path="best", verbose=False)
+
+
+def test_last_is_rewritten_within_long_epochs(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    class Stops(VAE):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            if batch_idx == 5:
+                raise Stop
+            return super().training_step(batch, batch_idx)
+
+    with pytest.raises(Stop):
+        trainer(tmp_path, BestAndLast(every_n_train_steps=2)).fit(Stops(SHAPE, 2, small, small), data())
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_saving_within_the_epoch_does_not_hide_the_best(tmp_path: Path) -> None:
+    # The last batch of the epoch is one of those after which `last.ckpt` is rewritten.
+    trainer(tmp_path, BestAndLast(every_n_train_steps=3), max_epochs=2).fit(Worsening(SHAPE, 2, small, small), data())
+    assert epochs(tmp_path / "checkpoints") == {"epoch001-step0000012.ckpt": 1, "last.ckpt": 1}
+
+
+def test_a_resumed_run_remembers_the_best(tmp_path: Path) -> None:
+    trainer(tmp_path / "a", BestAndLast(), max_epochs=2).fit(Worsening(SHAPE, 2, small, small), data())
+    keeper = BestAndLast()
+    run = trainer(tmp_path / "b", keeper, max_epochs=4)
+    run.fit(Worsening(SHAPE, 2, small, small), data(), ckpt_path=tmp_path / "a" / "checkpoints" / "last.ckpt")
+    assert keeper.best_model_score == 1.0
+    assert Path(keeper.best_model_path) == tmp_path / "a" / "checkpoints" / "epoch001-step0000012.ckpt"
+    assert Path(keeper.best_model_path).is_file()
+    assert epochs(tmp_path / "b" / "checkpoints") == {"last.ckpt": 3}
+
+
+def test_a_value_that_is_not_logged_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="val/fdi is not logged yet.*logged are:.*val/loss"):
+        trainer(tmp_path, BestAndLast("val/fdi")).fit(vae(), data())
+    assert epochs(tmp_path / "checkpoints") == {"last.ckpt": 0}
+
+
+def save(path: Path, value: float) -> None:
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.full((1000,), value)}}, path)
+
+
+def load(path: Path) -> float:
+    return float(AtomicCheckpointIO().load_checkpoint(path)["state_dict"]["w"][0])
+
+
+def test_saves_and_loads(tmp_path: Path) -> None:
+    save(tmp_path / "new" / "last.ckpt", 1.0)
+    save(tmp_path / "new" / "last.ckpt", 2.0)
+    assert load(tmp_path / "new" / "last.ckpt") == 2.0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
+
+
+def test_a_save_that_fails_half_way_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    save(path, 1.0)
+    with file_size_limit(2000), pytest.raises(OSError, match=r"cannot write '.*last\.ckpt': .*free some space"):
+        save(path, 2.0)
+    assert load(path) == 1.0
+    assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_full_disk_at_any_moment(moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    save(path, 1.0)
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, moment, full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save(path, 2.0)
+    assert caught.value.errno == errno.ENOSPC
+    assert load(path) == 1.0
+    assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_an_interrupted_save_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    save(path, 1.0)
+
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(path, 2.0)
+    assert load(path) == 1.0
+    assert [found.name for found in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_failed_save_ends_the_run_and_spares_its_checkpoint(tmp_path: Path) -> None:
+    class Fills(BestAndLast):
+        """The disk is full in the second epoch."""
+
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            with file_size_limit(10**9 if trainer.current_epoch == 0 else 2000):
+                super().on_train_epoch_end(trainer, pl_module)
+
+    with pytest.raises(OSError, match="cannot write"):
+        trainer(tmp_path, Fills(), max_epochs=3).fit(vae(), data())
+    assert epochs(tmp_path / "checkpoints") == {"epoch000-step0000006.ckpt": 0, "last.ckpt": 0}
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("length", [0, 1000])
+def test_a_broken_checkpoint_is_named(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "broken.ckpt"
+    save(path, 1.0)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"cannot read '.*broken\.ckpt': it is truncated"):
+        trainer(tmp_path).fit(vae(), data(), ckpt_path=path)

@@ -1,0 +1,173 @@
+"""Scores as callbacks of a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader
+
+from lit_gen.callbacks import BestAndLast, GenerationMetrics, ImportanceBound, evaluation
+from lit_gen.callbacks.metrics import SEED_STRIDE
+from lit_gen.metrics import Pixels, Receipt, frechet_distance
+from lit_gen.models import VAE, Classifier
+from lit_gen.models.base import GenerativeModel
+from lit_gen.networks import ConvEncoder, Shape
+from tests.callbacks.tiny import SHAPE, data, small, trainer, vae
+from tests.linear_gaussian import LOG_P, LinearGaussianVAE, X
+
+
+def classifier() -> Classifier:
+    def network(input_shape: Shape, output_shape: Shape) -> ConvEncoder:
+        return ConvEncoder(input_shape, output_shape, channels=(4,))
+
+    return Classifier(SHAPE, 3, num_features=6, network=network)
+
+
+def moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    flat = images.double().flatten(1)
+    return flat.mean(0), flat.T.cov()
+
+
+def test_values_are_those_of_the_samples_and_the_test_images(tmp_path: Path) -> None:
+    measure = GenerationMetrics("pixels", ["fid", "precision_recall"], batch_size=4, seed=3)
+    model, run = vae(), trainer(tmp_path, measure)
+    run.fit(model, data())
+    (result,) = run.test(model, data(), verbose=False)
+    module = data()
+    module.setup("test")
+    real = torch.cat([images for images, _ in module.test_dataloader()])
+    drawn = []
+    for batch_idx in range(2):
+        with evaluation(model, 3 + SEED_STRIDE * batch_idx):
+            drawn += [model.sample(4), model.sample(4), model.sample(2)]
+    expected = frechet_distance(*moments(real), *moments(torch.cat(drawn)))
+    assert result["test/fid"] == pytest.approx(expected.item(), rel=1e-4)
+    assert {"test/precision", "test/recall"} <= result.keys()
+
+
+def test_receipts_lie_in_the_run_folder(tmp_path: Path) -> None:
+    run = trainer(tmp_path, GenerationMetrics("pixels", ["fid"], num_samples=15, batch_size=4, seed=7))
+    model = vae()
+    run.fit(model, data())
+    (result,) = run.test(model, data(), verbose=False)
+    content = json.loads((tmp_path / "receipts" / "test.json").read_text())
+    receipt = Receipt.from_dict(content["scores"][0])
+    assert receipt.value == pytest.approx(result["test/fid"])
+    assert (receipt.num_real, receipt.num_generated, receipt.split) == (
+        20,
+        15,
+        "Synthetic/test, binarization threshold",
+    )
+    assert receipt.extractor == Pixels(SHAPE).digest()
+    assert (content["step"], content["seed"]) == (6, 7)
+    assert (
+        json.loads((tmp_path / "receipts" / "val.json").read_text())["scores"][0]["split"]
+        == "Synthetic/val, binarization threshold"
+    )
+
+
+def test_a_checkpoint_can_be_chosen_by_a_score(tmp_path: Path) -> None:
+    keeper = BestAndLast("val/fid")
+    run = trainer(tmp_path, GenerationMetrics("pixels", ["fid"]), keeper, max_epochs=2)
+    run.fit(vae(), data())
+    assert keeper.best_model_score is not None
+    assert keeper.best_model_score.isfinite()
+
+
+def test_measured_every_n_epochs_and_in_the_last(tmp_path: Path) -> None:
+    class Seen(pl.Callback):
+        epochs: list[int] = []
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if "val/fid" in trainer.logged_metrics:
+                self.epochs.append(trainer.current_epoch)
+
+    seen = Seen()
+    trainer(tmp_path, GenerationMetrics("pixels", ["fid"], every_n_epochs=2), seen, max_epochs=5).fit(vae(), data())
+    assert seen.epochs[:1] == [1]
+    assert 0 not in seen.epochs
+    assert 4 in seen.epochs
+
+
+def test_real_features_of_validation_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    extract = Pixels.extract
+    monkeypatch.setattr(Pixels, "extract", lambda self, images: seen.append(len(images)) or extract(self, images))
+    trainer(tmp_path, GenerationMetrics("pixels", ["fid"], stages=["val"]), max_epochs=3).fit(vae(), data())
+    assert sum(seen) == 20 + 3 * 20
+    scores = json.loads((tmp_path / "receipts" / "val.json").read_text())["scores"]
+    assert (scores[0]["num_real"], scores[0]["num_generated"]) == (20, 20)
+
+
+def test_a_classifier_as_extractor_stays_out_of_the_model(tmp_path: Path) -> None:
+    features = classifier()
+    run = trainer(tmp_path)
+    run.fit(features, data())
+    path = tmp_path / "classifier.ckpt"
+    run.save_checkpoint(path)
+    torch.manual_seed(0)
+    plain = vae()
+    trainer(tmp_path).fit(plain, data())
+    torch.manual_seed(0)
+    measured = vae()
+    run = trainer(tmp_path, GenerationMetrics(str(path), ["fid", "inception_score"]))
+    run.fit(measured, data())
+    assert run.callback_metrics["val/fid"].isfinite()
+    assert run.callback_metrics["val/inception_score"] >= 1
+    assert {name for name, _ in measured.named_parameters()} == {name for name, _ in plain.named_parameters()}
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, measured.state_dict()[name]), f"measuring changed {name}"
+    run.save_checkpoint(tmp_path / "measured.ckpt")
+    assert torch.load(tmp_path / "measured.ckpt")["state_dict"].keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize("averaging_first", [True, False])
+def test_averaged_weights_are_measured(averaging_first: bool, tmp_path: Path) -> None:
+    """With a decay of 1 the average stays at the initial weights, whatever training does."""
+    measure = GenerationMetrics("pixels", ["fid"])
+    model = vae(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05))
+    averaging = EMAWeightAveraging(decay=1.0, update_starting_at_step=0)
+    callbacks = [averaging, measure] if averaging_first else [measure, averaging]
+    values = []
+
+    class Seen(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if not trainer.sanity_checking:
+                values.append(float(trainer.callback_metrics["val/fid"]))
+
+    trainer(tmp_path, *callbacks, Seen(), max_epochs=3).fit(model, data())
+    # The first update copies the weights after the first step; from then on the average stands still.
+    assert values[0] == values[1] == values[2]
+
+
+def test_mistakes_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint 'nothing\.ckpt'"):
+        trainer(tmp_path, GenerationMetrics("nothing.ckpt")).fit(vae(), data())
+    with pytest.raises(ValueError, match="stages must be one or both of val and test"):
+        GenerationMetrics(stages=["train"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="Classifier draws none: leave it out"):
+        trainer(tmp_path, GenerationMetrics("pixels")).fit(classifier(), data())
+    with pytest.raises(TypeError, match="Classifier has none: leave it out"):
+        trainer(tmp_path, ImportanceBound()).fit(classifier(), data())
+
+
+def test_bound_approaches_the_log_likelihood(tmp_path: Path) -> None:
+    loader = DataLoader([(X[0], 0)] * 4, batch_size=3)
+    (result,) = trainer(tmp_path, ImportanceBound(20000)).test(LinearGaussianVAE(), loader, verbose=False)
+    assert result["test/log_likelihood_iw20000"] == pytest.approx(LOG_P, abs=0.005)
+
+
+def test_bound_is_averaged_over_images_not_batches(tmp_path: Path) -> None:
+    class Sized(VAE):
+        def lower_bound(self, images: torch.Tensor, num_samples: int = 1, condition: Any = None) -> torch.Tensor:
+            return torch.full((len(images),), -float(len(images)))
+
+    run = trainer(tmp_path, ImportanceBound(5, ["val", "test"]))
+    run.fit(Sized(SHAPE, 2, small, small), data(num_val=16))
+    # 10 images at -10 and 6 at -6.
+    assert run.callback_metrics["val/log_likelihood_iw5"] == pytest.approx(-(100 + 36) / 16)
+    assert issubclass(Sized, GenerativeModel)

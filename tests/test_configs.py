@@ -1,0 +1,75 @@
+"""Every ready config parses, and runs end to end on synthetic data of the same kind."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_gen.cli.command import config_folder, main
+
+CONFIGS = sorted(
+    path.relative_to(config_folder()).with_suffix("").as_posix() for path in config_folder().glob("*/*.yaml")
+)
+OVERLAYS = [name for name in CONFIGS if name.split("/")[0] in ("trainer", "logger")]
+SWEEPS = [name for name in CONFIGS if name.startswith("sweep/")]
+EXPERIMENTS = [name for name in CONFIGS if name not in OVERLAYS + SWEEPS]
+SMALL = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+SMALL += ["--trainer.enable_model_summary=false", "--trainer.check_val_every_n_epoch=1"]
+COLOUR = ("cifar10", "folder")
+
+
+def synthetic(config: dict, folder: Path) -> list[str]:
+    """The config with its data replaced by synthetic images, all else as it is."""
+    data = config["data"] if isinstance(config["data"], dict) else {"class_path": config["data"]}
+    kept = {"binarization": data.get("init_args", {}).get("binarization", "none"), "batch_size": 8}
+    shape = [3, 32, 32] if data["class_path"] in ("CIFAR10", "ImageFolder") else [1, 28, 28]
+    sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}
+    config["data"] = {"class_path": "Synthetic", "init_args": {**kept, **sizes}}
+    config["trainer"]["default_root_dir"] = str(folder / "runs")
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return ["-c", str(file), *SMALL]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_config_runs_end_to_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (config_folder() / f"{name}.yaml").read_text()
+    assert text.startswith("# "), "the first line says what it is, for `lit-gen list`"
+    words = synthetic(yaml.safe_load(text), tmp_path)
+    assert main(["fit", *words]) == 0
+    for command in ("test", "predict"):
+        assert main([command, *words, "--ckpt_path", "last"]) == 0
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_config_is_complete(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    config = yaml.safe_load((config_folder() / f"{name}.yaml").read_text())
+    assert config["trainer"]["default_root_dir"] == f"runs/{name}"
+    assert "max_epochs" in config["trainer"]
+    if config["data"] != "Digits" and "ImageFolder" not in str(config["data"]):
+        assert main(["fit", "-c", name, "--print_config"]) == 0
+        assert "Unable to serialize" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_merges(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "-c", "vae/digits", "-c", name, "--print_config"]) == 0
+    merged = yaml.safe_load(capsys.readouterr().out)
+    for key, value in yaml.safe_load((config_folder() / f"{name}.yaml").read_text())["trainer"].items():
+        wanted = value.get("class_path", value) if isinstance(value, dict) else value
+        got = merged["trainer"][key.removesuffix("+")]
+        assert (wanted[0]["class_path"] if isinstance(wanted, list) else str(wanted)) in str(got)
+    assert merged["model"]["init_args"]["latent_dim"] == 16
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_sweep_parameters_are_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = yaml.safe_load((config_folder() / f"{name}.yaml").read_text())
+    assert sweep["command"][:2] == ["lit-gen", "fit"]
+    fixed = [str(word) for word in sweep["command"][1:-1]]
+    chosen = [f"--{key}={value['values'][-1]}" for key, value in sweep["parameters"].items()]
+    assert main([*fixed, *chosen, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    for value in sweep["parameters"].values():
+        assert str(value["values"][-1]) in printed

@@ -1,0 +1,151 @@
+"""One test for all concrete models: what every model of the package keeps, whoever wrote it."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import Tensor
+
+import lit_gen.models
+from lit_gen.data import Synthetic
+from lit_gen.models import VAE, Classifier, load_model
+from lit_gen.models.base import (
+    Conditional,
+    Decodes,
+    Encodes,
+    GenerativeModel,
+    HasLowerBound,
+    LikelihoodModel,
+    LitGenModule,
+    Reconstructs,
+)
+from lit_gen.networks import MLP, ConvDecoder, ConvEncoder, DiscretizedLogisticLikelihood, Shape
+from tests.resume import assert_exact_resume
+
+SHAPE = (1, 8, 8)
+
+
+def small(input_shape: Shape, output_shape: Shape) -> MLP:
+    return MLP(input_shape, output_shape, hidden_dims=[16])
+
+
+MODELS: dict[str, Callable[[], LitGenModule]] = {
+    "VAE": lambda: VAE(SHAPE, 4, small, small),
+    "VAE-conv-logistic": lambda: VAE(SHAPE, 4, conv_encoder, conv_decoder, DiscretizedLogisticLikelihood),
+    "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
+}
+
+
+def conv_encoder(input_shape: Shape, output_shape: Shape) -> ConvEncoder:
+    return ConvEncoder(input_shape, output_shape, channels=(4, 8), batch_norm=True)
+
+
+def conv_decoder(input_shape: Shape, output_shape: Shape) -> ConvDecoder:
+    return ConvDecoder(input_shape, output_shape, channels=(8, 4), batch_norm=True)
+
+
+def data() -> Synthetic:
+    return Synthetic(image_shape=SHAPE, num_classes=3, num_train=60, num_val=20, num_test=20, batch_size=10)
+
+
+def trainer(folder: Path, **arguments: Any) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        inference_mode=False,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        **arguments,
+    )
+
+
+def test_every_concrete_model_is_here() -> None:
+    exported = {getattr(lit_gen.models, name) for name in lit_gen.models.__all__}
+    concrete = {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, LitGenModule)}
+    concrete -= {LitGenModule, GenerativeModel, LikelihoodModel}
+    assert concrete == {type(make()) for make in MODELS.values()}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", MODELS)
+def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
+    model = MODELS[name]()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    run = trainer(tmp_path, max_epochs=2, precision=precision)
+    run.fit(model, data())
+    assert run.global_step == 12, "one batch is one step"
+    for key, value in model.named_parameters():
+        assert not torch.equal(value, before[key]), f"{key} never moved"
+        assert value.dtype is torch.float32
+    assert run.callback_metrics["val/loss"].isfinite()
+    results = run.test(model, data(), verbose=False)[0]
+    assert results["test/loss"] == pytest.approx(results["test/loss"])
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = load_model(tmp_path / "model.ckpt")
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    model.eval()
+    images = next(iter(prepared().test_dataloader()))[0]
+    if isinstance(model, GenerativeModel):
+        check_samples(model, loaded, run)
+    if isinstance(model, Decodes):
+        z = model.prior.sample(torch.Size([3]))
+        assert z.shape == (3, *model.latent_shape)
+        check_images(model.decode_images(z), 3)
+    if isinstance(model, Reconstructs):
+        check_images(model.reconstruct(images), len(images))
+    if isinstance(model, Encodes) and isinstance(model, Decodes):
+        assert model.encode(images).event_shape == model.latent_shape
+    if isinstance(model, HasLowerBound):
+        assert model.lower_bound(images, 3).shape == (len(images),)
+    if isinstance(model, LikelihoodModel):
+        terms = model.objective(images)
+        assert all(term is None or term.shape == (len(images),) for term in terms)
+
+
+def prepared() -> Synthetic:
+    module = data()
+    module.prepare_data()
+    module.setup("test")
+    return module
+
+
+def check_images(images: Tensor, count: int) -> None:
+    assert images.shape == (count, *SHAPE)
+    assert images.dtype is torch.float32
+    assert images.isfinite().all()
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def check_samples(model: GenerativeModel, loaded: LitGenModule, run: pl.Trainer) -> None:
+    assert isinstance(loaded, GenerativeModel)
+    torch.manual_seed(3)
+    ours = model.sample(4)
+    torch.manual_seed(3)
+    assert torch.equal(loaded.sample(4), ours)
+    check_images(ours, 4)
+    assert not ours.requires_grad
+    assert len({tuple(image.flatten().tolist()) for image in ours}) > 1, "all samples are the same"
+    # `sample` leaves mode and seed to its caller.
+    model.train()
+    model.sample(2)
+    assert model.training
+    model.eval()
+    if not isinstance(model, Conditional):
+        with pytest.raises(ValueError, match="takes no condition"):
+            model.sample(1, condition=torch.zeros(1))
+    predictions = run.predict(model, data())
+    assert predictions is not None
+    check_images(torch.cat(predictions), 20)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_interrupted_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
+    assert_exact_resume(MODELS[name], data, tmp_path)
