@@ -22,7 +22,7 @@ demo: install
 
 # One process for each core, one thread for each process: twice as fast as the reverse, and repeatable.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

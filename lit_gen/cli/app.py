@@ -19,6 +19,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerStatus
 
 import lit_gen.models  # noqa: F401  (short class names are found among imported classes)
@@ -179,9 +180,12 @@ class LitGenCLI(LightningCLI):
             # Runs of every logger lie where `last` and `best` look for them.
             if arguments.get("save_dir", "") in (None, "."):
                 arguments.save_dir = settings.default_root_dir
-            if logger.class_path.endswith(".WandbLogger") and not has_wandb_key():
-                # A run without an account is recorded on disk, for `wandb sync`; the first use must never ask.
-                os.environ.setdefault("WANDB_MODE", "offline")
+            if logger.class_path.endswith(".WandbLogger"):
+                # Copies of checkpoints on their way to W&B lie with the runs, not in the home folder.
+                os.environ.setdefault("WANDB_DATA_DIR", str(Path(settings.default_root_dir).absolute()))
+                if not has_wandb_key():
+                    # A run without an account is recorded on disk, for `wandb sync`; the first use must never ask.
+                    os.environ.setdefault("WANDB_MODE", "offline")
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -203,7 +207,10 @@ class LitGenCLI(LightningCLI):
         if plain_ddp and not self.model.automatic_optimization:
             # With two optimizers each step leaves some parameters without gradient, which plain DDP refuses.
             kwargs["strategy"] = "ddp_find_unused_parameters_true"
-        kwargs["plugins"] = [*_as_list(settings.plugins), AtomicCheckpointIO()]
+        plugins = _as_list(settings.plugins)
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        kwargs["plugins"] = plugins
         callbacks = _as_list(settings.callbacks)
         if self._get(self.config_init, "compile"):
             callbacks.append(Compile())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def importance_bound(
-    log_weights: Callable[[int], Tensor], num_samples: int, batch_size: int, max_rows: int = 2000
+    log_weights: Callable[[int], Tensor], num_samples: int, batch_size: int, max_rows: int = 1000
 ) -> Tensor:
     r"""Estimate :math:`\log \frac1k \sum_i w_i` for a whole batch with bounded memory.
 
