@@ -1,6 +1,9 @@
 """Images that already are an array: a NumPy or torch file, or a tensor in Python."""
 
+import hashlib
 import zipfile
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -90,11 +93,29 @@ class Arrays(ImageDataModule):
     def load(self, part: Split) -> ImageSet:
         # Let go of what was read: a file would be held beside the tensor that is made of it.
         images, targets = self._stored.pop(part) if part in self._stored else self._read_part(part)
+        result = torch.empty(len(images), *self.info.shape, dtype=torch.uint8)
+        for chunk, out in zip(self._bytes(images), torch.split(result, CHUNK), strict=True):
+            out.copy_(torch.from_numpy(chunk))
+        return ImageSet(result, targets)
+
+    def _bytes(self, images: np.ndarray) -> Iterator[np.ndarray]:
+        """Images as stored, as contiguous uint8 ``(N, C, H, W)``, so many at a time."""
         if images.ndim == 3:
             images = images[:, None]
         elif images.shape[1:] != self.info.shape:
             images = images.transpose(0, 3, 1, 2)
-        return ImageSet(_to_uint8(images), targets)
+        return _to_uint8(images)
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells arrays apart: first 8 hexadecimal digits of the SHA-256 of the bytes of all images, however stored."""
+        sha = hashlib.sha256()
+        for part in self._given:
+            images = self._stored[part][0] if part in self._stored else self._read_part(part)[0]
+            sha.update(f"{part} {len(images)} {self.info.shape}".encode())
+            for chunk in self._bytes(images):
+                sha.update(chunk)
+        return sha.hexdigest()[:8]
 
     def _read_part(self, part: Split) -> tuple[np.ndarray, Tensor | None]:
         images, targets = self._given[part]
@@ -112,7 +133,8 @@ class Arrays(ImageDataModule):
 
     def remarks(self) -> list[str]:
         images = self._given["train"][0]
-        return [f"file {Path(images).name}" if isinstance(images, str | Path) else "arrays given in Python"]
+        source = f"file {Path(images).name}" if isinstance(images, str | Path) else "arrays given in Python"
+        return [f"{source} (sha256 {self.digest} of the pixels)"]
 
 
 def _path(source: Any) -> str | None:
@@ -177,9 +199,8 @@ def _image_shape(part: str, shape: tuple[int, ...], layout: Layout | None) -> tu
     return (shape[1], shape[2], shape[3]) if layout == "NCHW" else (shape[3], shape[1], shape[2])
 
 
-def _to_uint8(images: np.ndarray) -> Tensor:
-    """``(N, C, H, W)`` of uint8, bool or float in [0, 1] to a uint8 tensor."""
-    result = torch.empty(images.shape, dtype=torch.uint8)
+def _to_uint8(images: np.ndarray) -> Iterator[np.ndarray]:
+    """``(N, C, H, W)`` of uint8, bool or float in [0, 1] as contiguous uint8, ``CHUNK`` images at a time."""
     low, high = images.min(), images.max()
     if images.dtype == np.uint8:
         if high == 1:
@@ -192,5 +213,4 @@ def _to_uint8(images: np.ndarray) -> Tensor:
         chunk = images[start : start + CHUNK]
         if images.dtype != np.uint8:
             chunk = np.rint(chunk.astype(np.float32) * 255).astype(np.uint8)
-        result[start : start + CHUNK] = torch.from_numpy(np.array(chunk))
-    return result
+        yield np.array(chunk, order="C")  # a copy: a memory map cannot be written to, of which torch would warn

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import ClassVar, NamedTuple, get_args
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,6 +22,8 @@ from lit_gen.data.pixels import binarize_once, to_shape
 
 RESIDENT_BYTES = 4 * 2**30
 """Images in memory are moved to the training device as a whole when they take less than this."""
+
+CHANNELS = {1: "grey", 3: "colour", 4: "colour with transparency"}
 
 
 class ImageSet(NamedTuple):
@@ -55,16 +57,20 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         batch_size: training images per batch (and per process under DDP); the smaller last batch is kept.
         image_size: height and width, or one number for a square; images are resized to exactly this (antialiased
             bilinear). Default: as stored.
-        channels: 1 for grey (luminance), 3 for colour (grey is repeated). Default: as stored.
+        channels: 1 for grey (luminance), 3 for colour (grey is repeated), 4 for colour with transparency (image files
+            only). Default: as stored, transparent pixels of image files put on white.
         binarization: ``threshold`` at 0.5; ``stochastic`` draws pixels with their grey level as probability, anew in
             every epoch of training and always alike in evaluation; ``static`` draws them once for all.
         dequantize: add uniform noise, (255 x + u) / 256, for models with a density over continuous pixels.
         horizontal_flip: mirror training images with probability 1/2.
         val_size: number of validation images. Default: the data set's own.
-        subset: train on this many images only.
+        subset: train on this many images only, a fixed random choice that every larger subset contains.
         eval_batch_size: images per batch in validation, test and prediction. Default: ``batch_size``.
         seed: of the order of the batches and of all noise in the data; the splits do not depend on it.
     """
+
+    channel_choices: ClassVar[tuple[int, ...]] = (1, 3)
+    """What ``channels`` may be."""
 
     def __init__(
         self,
@@ -98,8 +104,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"binarization must be one of {', '.join(get_args(Binarization))}; got {binarization!r}")
         if binarization != "none" and dequantize:
             raise ValueError(f"dequantize is for grey levels, binarization={binarization!r} leaves none: choose one")
-        if channels not in (None, 1, 3):
-            raise ValueError(f"channels must be 1 (grey) or 3 (colour), or left out for what is stored; got {channels}")
+        if channels is not None and channels not in self.channel_choices:
+            choices = " or ".join(f"{number} ({CHANNELS[number]})" for number in self.channel_choices)
+            raise ValueError(f"channels must be {choices}, or left out for what is stored; got {channels}")
 
         self.info = self.describe()
         stored, *size = self.info.shape
@@ -136,6 +143,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """What a reader of a score must know about this data beyond its options."""
         return []
 
+    def native_size(self) -> str:
+        """Size of the images as stored (after a crop to so many pixels), in words: ``protocol`` tells of resizing."""
+        return "x".join(map(str, self.info.shape[1:]))
+
     # ---- what users and models ask
 
     @property
@@ -148,7 +159,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """One plain line for receipts: data set, splits, shape, binarization and whatever else changes scores."""
         sizes = " / ".join(f"{self._sizes[part]:,} {part}" for part in get_args(Split))
         shape = "x".join(map(str, self.image_shape))
-        facts = [f"{sizes} images of {shape}", f"binarization {self.binarization}"]
+        facts = [f"{sizes} images of {shape}"]
+        if self.native_size() != "x".join(map(str, self.image_shape[1:])):
+            facts.append(f"resized from {self.native_size()}")
+        facts.append(f"binarization {self.binarization}")
         if self.subset is not None:
             facts.append(f"trained on a subset of {self.subset:,}")
         if self.dequantize:
@@ -199,8 +213,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Indices of those splits (None: all images as they come)."""
         sizes = self._carved_sizes(total)
         taken = sum(sizes.values())
-        if len(sizes) == 1:
-            return {"train": None if taken == total else torch.arange(taken)}
+        if taken == total and len(sizes) == 1:
+            return {"train": None}
+        # A subset is drawn too: stored images are often sorted by class, and the first of them would all be of one.
         # NumPy promises never to change what this old generator gives, so the splits will not change either.
         order = torch.from_numpy(np.random.RandomState(0).permutation(total))
         return dict(zip(sizes, torch.split(order[:taken], list(sizes.values())), strict=True))

@@ -1,11 +1,13 @@
 """Images in files: decoded once into memory, or streamed through worker processes in the very same order."""
 
 import math
+import os
 import struct
+import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,8 +40,12 @@ UNREADABLE = (
 """What Pillow raises for damaged files."""
 
 
-def stored_shape(path: Path) -> tuple[int, int, int]:
+def stored_shape(path: Path, sideways_png: bool = True) -> tuple[int, int, int]:
     """``(C, H, W)`` of an image file, read from its header.
+
+    Args:
+        path: image file.
+        sideways_png: see whether a PNG is stored sideways; it may say so at its end, which takes decoding it.
 
     Raises:
         ValueError: if it is no readable image.
@@ -47,7 +53,7 @@ def stored_shape(path: Path) -> tuple[int, int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.getexif().get(0x0112) in SIDEWAYS:
+            if (sideways_png or image.format != "PNG") and image.getexif().get(0x0112) in SIDEWAYS:
                 width, height = height, width
             grey = image.mode[0] in "1LI"  # 1, L, LA, I, I;16
             return (1 if grey else 3) + image.has_transparency_data, height, width
@@ -168,7 +174,7 @@ class ImageFiles(ImageSource):
             self._decoder,
             batch_size=None,
             sampler=[indices.tolist() for indices in batches],
-            num_workers=self._num_workers,
+            num_workers=min(self._num_workers, len(batches)),
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else every pass would draw from the global one
         )
@@ -186,6 +192,13 @@ class ImageFiles(ImageSource):
         return ResidentImages(images)
 
 
+def automatic_workers() -> int:
+    """Worker processes that leave one of the CPUs at hand to training: at least 1, at most 8."""
+    # Not the machine's count, which a container or a scheduler may not let this process use.
+    cpus = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return max(1, min(8, cpus - 1))
+
+
 class ImageFilesDataModule(ImageDataModule):
     """A data set of image files.
 
@@ -194,21 +207,27 @@ class ImageFilesDataModule(ImageDataModule):
             ``image_size``; a number, a square of so many pixels. Default: all, stretched if need be.
         in_memory: hold all decoded images in memory, or decode them again in every epoch. Default: in memory if the
             training images take less than 2 GiB.
-        num_workers: processes that decode; 0 decodes in the training process.
+        num_workers: processes that decode; 0 decodes in the training process. Default: 0 for images in memory, decoded
+            once; otherwise one less than the CPUs at hand, at most 8 and at least 1.
     """
 
-    def __init__(self, crop: Crop = None, in_memory: bool | None = None, num_workers: int = 0, **kwargs: Any) -> None:
+    channel_choices: ClassVar[tuple[int, ...]] = (1, 3, 4)
+
+    def __init__(
+        self, crop: Crop = None, in_memory: bool | None = None, num_workers: int | None = None, **kwargs: Any
+    ) -> None:
         if isinstance(crop, int) and crop < 1:
             raise ValueError(f"crop must be a positive number of pixels or fit, got {crop}")
-        if num_workers < 0:
+        if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers must not be negative, got {num_workers}")
         self.crop = crop
-        self.num_workers = num_workers
         super().__init__(**kwargs)
         if crop == "fit" and self.image_size is None:
             raise ValueError("crop=fit needs an image_size to fit to")
         decoded_bytes = self.info.train_size * math.prod(self.image_shape)
         self.in_memory = decoded_bytes <= IN_MEMORY_BYTES if in_memory is None else in_memory
+        automatic = 0 if self.in_memory else automatic_workers()
+        self.num_workers = automatic if num_workers is None else num_workers
         if self.binarization == "static" and not self.in_memory:
             raise ValueError(
                 "binarization=static keeps what was drawn in memory: set in_memory=true, or binarization=stochastic"

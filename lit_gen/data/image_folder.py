@@ -1,19 +1,23 @@
 """Any folder of images."""
 
+import hashlib
+import math
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lit_gen.data.base import DataInfo, ImageSet
+from lit_gen.data.base import CHANNELS, DataInfo, ImageSet
 from lit_gen.data.files import ImageFilesDataModule, stored_shape
 from lit_gen.data.loader import Split
 
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-HEADERS = 64
-"""Image files of which the size is compared before anything is decoded."""
+HEADERS = 256
+"""At most so many image files, evenly spaced, are looked at before anything is decoded."""
 
 
 def list_images(folder: Path) -> list[str]:
@@ -42,6 +46,7 @@ def _class_of(name: str) -> str:
 class ImageFolder(ImageFilesDataModule):
     """A folder of images of any size and any number of channels; its subfolders, if it has several, are the classes.
 
+    Unless ``channels`` says otherwise the images are in colour if any is among up to 256 that are looked at, else grey.
     Validation and test images are taken out of it, a tenth each unless told otherwise; test images may also lie in a
     folder of their own.
 
@@ -93,16 +98,44 @@ class ImageFolder(ImageFilesDataModule):
 
     def _common_shape(self) -> tuple[int, int, int]:
         folder, names = self.folders["train"], self.files["train"]
-        first = stored_shape(folder / names[0])
-        if self.image_size is None and not isinstance(self.crop, int):
-            for name in names[:: max(1, len(names) // HEADERS)]:
-                shape = stored_shape(folder / name)
-                if shape[1:] != first[1:]:
-                    raise ValueError(
-                        f"images differ in size: {folder / names[0]} is {first[1]}x{first[2]}, {folder / name} is "
-                        f"{shape[1]}x{shape[2]}. Give the size that all shall have (--data.image_size 64)"
-                    )
-        return (first[0], self.crop, self.crop) if isinstance(self.crop, int) else first
+        looked_at = [folder / name for name in names[:: math.ceil(len(names) / HEADERS)]]
+        sizes_matter = self.image_size is None and not isinstance(self.crop, int)
+        shapes = [stored_shape(path, sideways_png=sizes_matter) for path in looked_at]
+        size = shapes[0][1:]
+        differing = [(path, shape[1:]) for path, shape in zip(looked_at, shapes, strict=True) if shape[1:] != size]
+        if differing and sizes_matter:
+            path, other = differing[0]
+            raise ValueError(
+                f"images differ in size: {looked_at[0]} is {size[0]}x{size[1]}, {path} is "
+                f"{other[0]}x{other[1]}. Give the size that all shall have (--data.image_size 64)"
+            )
+        self._one_size = not differing or isinstance(self.crop, int)
+        channels = self._common_channels({shape[0] for shape in shapes}, len(shapes))
+        return (channels, self.crop, self.crop) if isinstance(self.crop, int) else (channels, *size)
+
+    def _common_channels(self, found: set[int], looked_at: int) -> int:
+        """Colour if any is (3 channels, or 4 with transparency), else grey (1, or 2 with transparency)."""
+        channels = 3 if max(found) >= 3 else 1
+        if self.channels is None and found != {channels}:
+            white = "" if found <= {1, 3} else ", transparent pixels put on white"
+            rank_zero_info(
+                f"{self.name}: {looked_at:,} files looked at have {' or '.join(map(str, sorted(found)))} channels; all "
+                f"images are given {channels} ({CHANNELS[channels]}){white}. --data.channels (1, 3 or 4) chooses others"
+            )
+        return channels
+
+    def native_size(self) -> str:
+        return super().native_size() if self._one_size else "various sizes"
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells folders apart: first 8 hexadecimal digits of the SHA-256 of all files' relative names and sizes."""
+        sha = hashlib.sha256()
+        for part, folder in self.folders.items():
+            for name in self.files[part]:
+                line = f"{part}/{Path(name).as_posix()}\0{(folder / name).stat().st_size}\n"
+                sha.update(line.encode(errors="surrogateescape"))  # names need not be valid UTF-8
+        return sha.hexdigest()[:8]
 
     def load(self, part: Split) -> ImageSet:
         folder, names = self.folders[part], self.files[part]
@@ -113,4 +146,5 @@ class ImageFolder(ImageFilesDataModule):
         return ImageSet(images, torch.tensor([number[_class_of(name)] for name in names]))
 
     def remarks(self) -> list[str]:
-        return [f"folder {self.folders['train'].name}", *super().remarks()]
+        name = self.folders["train"].name
+        return [f"folder {name} (sha256 {self.digest} of names and sizes)", *super().remarks()]

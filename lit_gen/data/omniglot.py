@@ -71,5 +71,4 @@ class Omniglot(TorchvisionDataModule):
         return torch.from_numpy(bits * np.uint8(255)), torch.from_numpy(characters).long()
 
     def remarks(self) -> list[str]:
-        size = "x".join(map(str, self.image_shape[1:]))
-        return [] if size == "105x105" else [f"resized to {size} from 105x105, not the file of Burda et al. (2015)"]
+        return ["not the file of Burda et al. (2015)"] if self.image_shape[1:] == (28, 28) else []

@@ -58,6 +58,35 @@ def test_every_source(kind: str, channels_last: bool, tmp_path: Path) -> None:
     assert restored(labelled(data)) == pixels(COLOUR)
 
 
+def test_protocol_tells_arrays_apart(tmp_path: Path) -> None:
+    data = Arrays(COLOUR)
+    line = data.protocol
+    assert line == (
+        "Arrays: 16 train / 2 val / 2 test images of 3x6x5; binarization none; "
+        f"arrays given in Python (sha256 {data.digest} of the pixels)"
+    )
+    data.setup()
+    assert data.protocol == Arrays(COLOUR.copy(), seed=1).protocol == line
+
+    changed = COLOUR.copy()
+    changed[-1, -1, -1, -1] ^= 1
+    np.save(tmp_path / "x.npy", COLOUR.transpose(0, 2, 3, 1))
+    same = [str(tmp_path / "x.npy"), torch.from_numpy(COLOUR), COLOUR / 255]
+    others = [changed, COLOUR[::-1], COLOUR[:-1], COLOUR.reshape(20, 3, 5, 6)]
+    assert {Arrays(images).digest for images in same} == {data.digest}
+    digests = [data.digest, *(Arrays(images).digest for images in others)]
+    digests += [Arrays(COLOUR, test_images=images).digest for images in (COLOUR, changed)]
+    assert len(set(digests)) == len(digests)
+    assert all(len(digest) == 8 and int(digest, 16) >= 0 for digest in digests)
+
+
+def test_digest_goes_over_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Arrays(COLOUR).digest
+    monkeypatch.setattr("lit_gen.data.arrays.CHUNK", 7)
+    assert Arrays(COLOUR).digest == whole
+    assert restored(Arrays(COLOUR)) == pixels(COLOUR)
+
+
 def test_pixels_and_targets_stay_together() -> None:
     images = np.broadcast_to((LABELS * 10).astype(np.uint8)[:, None, None], (20, 4, 4))
     drawn, targets = everything(Arrays(images, LABELS).train_dataloader())

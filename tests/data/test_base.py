@@ -86,6 +86,16 @@ def test_subset_is_a_fixed_part_of_the_training_images() -> None:
     assert set(members(part.train_dataloader())) == set(members(Coded(subset=10, seed=6).train_dataloader()))
 
 
+def test_subsets_of_a_stored_split_are_drawn_and_nested() -> None:
+    def subset(size: int, seed: int = 0) -> set[int]:
+        return set(members(Coded(official=("train", "val", "test"), subset=size, seed=seed).train_dataloader()))
+
+    assert subset(5) == subset(5, seed=1) == {26, 86, 2, 55, 75}, "the same on every machine and in every version"
+    assert subset(5) < subset(10) < subset(99) < subset(100) == set(range(100))
+    carved = [set(members(Coded(subset=size).train_dataloader())) for size in (5, 10, 50)]
+    assert carved[0] < carved[1] < carved[2]
+
+
 def test_without_validation_and_test_images_there_are_no_loaders() -> None:
     assert Coded(val_size=0).val_dataloader() == []
     assert Coded(val_size=0).num_train == 70
@@ -182,7 +192,8 @@ def test_batch_sizes() -> None:
         ({"eval_batch_size": 0}, "eval_batch_size must be at least 1, got 0"),
         ({"image_size": 0}, "image_size must be a positive number"),
         ({"image_size": (1, 2, 3)}, "image_size must be a positive number"),
-        ({"channels": 2}, "channels must be 1 .* or 3"),
+        ({"channels": 2}, r"channels must be 1 \(grey\) or 3 \(colour\), or left out for what is stored; got 2"),
+        ({"channels": 4}, "channels must be 1 .* or 3 .*; got 4"),
         ({"binarization": "dynamic"}, "binarization must be one of none, threshold, stochastic, static; got 'dynamic'"),
         ({"binarization": "static", "dequantize": True}, "dequantize is for grey levels"),
         ({"val_size": 70}, "100 images to train on: holding out 30 for test and 70 for val leaves none"),
@@ -214,10 +225,11 @@ def test_files_of_another_shape_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_protocol_is_one_plain_line() -> None:
     line = Coded(binarization="stochastic", subset=10, image_size=6, horizontal_flip=True).protocol
     assert line == (
-        "Coded: 10 train / 20 val / 30 test images of 1x6x6; binarization stochastic; trained on a subset of 10; "
-        "training images flipped at random"
+        "Coded: 10 train / 20 val / 30 test images of 1x6x6; resized from 4x4; binarization stochastic; trained on a "
+        "subset of 10; training images flipped at random"
     )
     assert Coded(dequantize=True).protocol.endswith("binarization none; dequantized")
+    assert Coded(image_size=4).protocol == Coded().protocol
 
 
 # ---- command line and checkpoints

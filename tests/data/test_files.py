@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from lit_gen.data import ImageFolder
-from lit_gen.data.files import ImageFiles, decode, stored_shape
+from lit_gen.data.files import ImageFiles, automatic_workers, decode, stored_shape
 from tests.data.common import Recorder, everything, folder_of, picture, trainer
 
 # Python 3.12 warns so of torch's worker processes wherever a library has started a thread.
@@ -63,6 +63,8 @@ def test_photographs_come_upright(tmp_path: Path) -> None:
     shape = stored_shape(tmp_path / "a.jpg")
     assert shape == (3, 40, 20)
     upright = decode(tmp_path / "a.jpg", shape).float().mean((0, 2))
+    image.save(tmp_path / "a.png", exif=exif)
+    assert stored_shape(tmp_path / "a.png") == (3, 40, 20)
     assert upright[:18].min() > 200
     assert upright[22:].max() < 50
 
@@ -126,9 +128,16 @@ def test_streaming_gives_the_batches_of_memory(num_workers: int, tmp_path: Path)
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_streaming_resumes_in_mid_epoch(tmp_path: Path) -> None:
+@forks
+@pytest.mark.parametrize("num_workers", [0, None])
+def test_streaming_resumes_in_mid_epoch(
+    num_workers: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lit_gen.data.files.automatic_workers", lambda: 1)
+    options: dict[str, Any] = {"batch_size": 8, "image_size": 8, "channels": 1, "in_memory": False, "seed": 3}
+
     def data() -> ImageFolder:
-        return ImageFolder(str(tmp_path / "images"), batch_size=8, image_size=8, channels=1, in_memory=False, seed=3)
+        return ImageFolder(str(tmp_path / "images"), num_workers=num_workers, **options)
 
     folder_of(tmp_path / "images")
     whole, resumed = Recorder(), Recorder()
@@ -151,6 +160,35 @@ def test_file_damaged_later_is_named_in_one_line(in_memory: bool, num_workers: i
     with pytest.raises(ValueError, match=r"cannot read image .*007\.png") as caught:
         everything(data.train_dataloader())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 1), (6, 5), (64, 8)])
+def test_one_cpu_is_left_to_training(cpus: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cpus)), raising=False)
+    assert automatic_workers() == workers
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("os.cpu_count", lambda: cpus)
+    assert automatic_workers() == workers
+
+
+def test_worker_processes_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_gen.data.files.automatic_workers", lambda: 5)
+    root = str(folder_of(tmp_path, 20))
+    streaming = ImageFolder(root, in_memory=False, batch_size=8)
+    assert streaming.num_workers == 5
+    assert streaming.hparams["num_workers"] is None, "another machine counts its own CPUs"
+    assert ImageFolder(root).num_workers == 0
+    assert [ImageFolder(root, in_memory=False, num_workers=n).num_workers for n in (0, 3)] == [0, 3]
+
+    started: list[int] = []
+    monkeypatch.setattr(
+        "lit_gen.data.files.DataLoader", lambda *args, num_workers, **options: started.append(num_workers) or []
+    )
+    images = streaming.train_dataloader().images
+    list(images.fetch([torch.arange(2)] * 2))
+    list(images.fetch([torch.arange(2)] * 9))
+    assert started == [2, 5], "no more workers than batches"
 
 
 def test_large_sets_stream_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

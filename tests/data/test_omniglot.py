@@ -44,7 +44,7 @@ def test_default_size_and_what_it_means(tmp_path: Path) -> None:
     data = Omniglot(str(tmp_path), val_size=2)
     assert data.image_shape == (1, 28, 28)
     assert next(iter(data.test_dataloader()))[0].shape == (6, 1, 28, 28)
-    assert "resized to 28x28 from 105x105, not the file of Burda et al. (2015)" in data.protocol
+    assert "resized from 105x105; binarization none; not the file of Burda et al. (2015)" in data.protocol
     assert "resized" not in Omniglot(str(tmp_path), image_size=None).protocol
 
 

@@ -166,7 +166,9 @@ def test_celeba(in_memory: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         means = images[:, 0].mean((1, 2)) * 255
         assert np.allclose(sorted(means.tolist()), [20 * i for i in range(first, first + 4)], atol=3)
         assert torch.equal((means / 20).round().long() % 2, targets)
-    assert data.protocol == ("CelebA: 4 train / 4 val / 4 test images of 3x16x16; binarization none; centre crop 148")
+    assert data.protocol == (
+        "CelebA: 4 train / 4 val / 4 test images of 3x16x16; resized from 148x148; binarization none; centre crop 148"
+    )
     assert next(iter(CelebA(str(tmp_path)).val_dataloader()))[1] is None
     assert CelebA(str(tmp_path), crop=None, image_size=None).image_shape == (3, 218, 178)
     with pytest.raises(ValueError, match="no attribute 'Happy'; it has Bald, Smiling"):
