@@ -49,6 +49,8 @@ def test_fit_writes_a_run_folder(run_folder: Path) -> None:
     run = run_folder / "version_0"
     assert (run / "checkpoints" / "last.ckpt").is_file()
     assert yaml.safe_load((run / "config.yaml").read_text())["model"]["class_path"] == "lit_gen.models.VAE"
+    stored = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["hyper_parameters"]
+    assert stored["optimizer"]["init_args"]["lr"] == 1e-3, "a resumed run needs its optimizer"
     header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"step", "train/loss", "train/elbo", "val/elbo", "val/kl", "val/bits_per_dim"} <= set(header)
     pictures = list((run / "images").rglob("*.png"))
@@ -150,6 +152,60 @@ def test_a_run_built_in_python_is_tested_by_its_checkpoint(capsys: pytest.Captur
     assert main(["test", "--ckpt_path", "python.ckpt", *QUIET]) == 0
     assert "test/elbo" in capsys.readouterr().out
     assert main(["sample", "python.ckpt", "-n", "2"]) == 0
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_random_weights_are_not_measured(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = fails([command, *FIT[1:]], capsys)
+    assert f"{command} without a checkpoint would measure random weights" in message
+
+
+def test_a_config_does_not_change_the_trained_model(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("wide.yaml").write_text("model: {class_path: VAE, init_args: {latent_dim: 9}}\n")
+    root = f"--trainer.default_root_dir={run_folder}"
+    assert main(["test", "--ckpt_path", "best", "-c", "wide.yaml", root, *QUIET]) == 0
+    message = fails(["test", "--ckpt_path", "best", "--model.latent_dim=9", root, *QUIET], capsys)
+    assert "leave its --model options out" in message
+
+
+def test_options_win_over_configs_wherever_they_stand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--data.batch_size=7", "-c", "vae/digits", "--print_config"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["batch_size"] == 7
+
+
+def test_a_resumed_run_says_that_it_keeps_its_optimizer(run_folder: Path) -> None:
+    words = ["fit", "--ckpt_path", "last", "--model.optimizer.lr=0.5", "--trainer.max_epochs=3", *QUIET]
+    with pytest.warns(UserWarning, match="keeps the state of its optimizer"):
+        assert main([*words, f"--trainer.default_root_dir={run_folder}"]) == 0
+
+
+def test_checkpoints_can_be_switched_off() -> None:
+    assert main([*FIT, "--trainer.enable_checkpointing=false"]) == 0
+    assert not list(Path("runs").rglob("*.ckpt"))
+
+
+def test_a_conditional_model_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in FIT if "latent_dim" not in word]
+    words[words.index("VAE")] = "tests.conditional.ClassVAE"
+    assert main([*words, "--data.num_classes=3"]) == 0
+    # The class that the command line names needs no --import.
+    named = ["--model", "tests.conditional.ClassVAE"]
+    assert main(["test", "--ckpt_path", "best", *named, *QUIET]) == 0
+    assert "test/log_likelihood_iw200" in capsys.readouterr().out
+    assert main(["sample", "runs", "-n", "3", "--condition", "class=2", "--import", "tests.conditional"]) == 0
+    assert "class must lie in 0..2" in fails(["sample", "runs", "--condition", "class=7"], capsys)
+    assert "takes class=<int>" in fails(["sample", "runs", "--condition", "colour=7"], capsys)
+    assert "wants a value of type int" in fails(["sample", "runs", "--condition", "class=two"], capsys)
+    unlabelled = [*words, "--data.num_classes=3"]
+    unlabelled[unlabelled.index("Synthetic")] = "Arrays"
+    np.save("images.npy", np.zeros((40, 1, 8, 8), dtype=np.uint8))
+    unlabelled = [word for word in unlabelled if not word.startswith("--data.")]
+    unlabelled += ["--data.images=images.npy", "--model.num_classes=3", "--data.val_size=10"]
+    assert "conditioned on class, the data has none" in fails(unlabelled, capsys)
+
+
+def test_a_device_that_is_not_there(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "use cpu" in fails(["sample", str(run_folder), "--device", "bogus"], capsys)
 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:

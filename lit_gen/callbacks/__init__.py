@@ -11,10 +11,12 @@ from lit_gen.callbacks.images import ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
 from lit_gen.callbacks.metrics import GenerationMetrics, ImportanceBound
-from lit_gen.callbacks.progress import ProgressBar, Unprofiled
+from lit_gen.callbacks.profiler import Unprofiled
+from lit_gen.callbacks.progress import ProgressBar
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
-from lit_gen.callbacks.writer import ImageWriter, write_images
+from lit_gen.callbacks.validation import ValidateAtEnd
+from lit_gen.callbacks.writer import ImageWriter, refuse_leftovers, write_images
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -33,11 +35,13 @@ __all__ = [
     "SampleGrid",
     "Trajectory",
     "Unprofiled",
+    "ValidateAtEnd",
     "default_callbacks",
     "evaluation",
     "image_grid",
     "log_animation",
     "log_image",
+    "refuse_leftovers",
     "run_folder",
     "write_images",
 ]

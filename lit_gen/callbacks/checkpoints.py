@@ -1,13 +1,39 @@
 """Which checkpoints a run keeps."""
 
+import difflib
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_gen.callbacks.evaluation import has_validation, positive
+
+
+def misspelt(monitor: str, logged: Iterable[str]) -> str | None:
+    """The logged value that ``monitor`` seems to mean, None if it may be one of its own that comes later.
+
+    Values of training come at other times than those of validation, and names that differ in digits alone are of
+    different stages or sizes.
+
+    >>> misspelt("val/elboo", ["val/elbo", "val/loss"]), misspelt("loss", ["val/loss"])
+    ('val/elbo', 'val/loss')
+    >>> misspelt("val/fid", ["val/kid"]), misspelt("val/level2/loss", ["val/level1/loss"])
+    (None, None)
+    """
+
+    def bare(name: str) -> str:
+        return re.sub(r"\d+", "", re.sub(r"^val[/_]", "", name))
+
+    names = {bare(name): name for name in sorted(logged) if not name.startswith("train/")}
+    if monitor.startswith("train/") or re.sub(r"\d+", "", monitor) in {re.sub(r"\d+", "", name) for name in logged}:
+        return None
+    near = difflib.get_close_matches(bare(monitor), names, n=1, cutoff=0.85)
+    return names[near[0]] if near else None
 
 
 class BestAndLast(ModelCheckpoint):
@@ -15,6 +41,9 @@ class BestAndLast(ModelCheckpoint):
 
     Lightning's ModelCheckpoint rewrites ``last.ckpt`` only when the best improves, and keeps nothing in a run without
     validation; here the newest is then the best too.
+
+    A folder that holds the checkpoints of another run (without a logger all runs share one) is refused, unless this fit
+    goes on from one of them. A ``monitor`` that looks like a misspelt name is refused after the first validation.
 
     Args:
         monitor: logged value that says which is best.
@@ -46,6 +75,7 @@ class BestAndLast(ModelCheckpoint):
             None if every_n_train_steps is None else positive("every_n_train_steps", every_n_train_steps)
         )
         self._missed = False
+        self._validated = False
 
     @property
     def state_key(self) -> str:
@@ -56,6 +86,22 @@ class BestAndLast(ModelCheckpoint):
         # A resumed run has a folder of its own. The parent would forget the best so far and take the next for it.
         if all(Path(path).is_file() for path in state_dict["best_k_models"]):
             super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not in setup, where the trainer does not know the checkpoint it goes on from; sharded ones come later still.
+        if trainer.fast_dev_run or trainer.strategy.restore_checkpoint_after_setup:  # type: ignore[attr-defined]
+            return
+        assert self.dirpath is not None
+        last = Path(self.dirpath, f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+        if not last.is_file():
+            return
+        goes_on = trainer.ckpt_path is not None and Path(trainer.ckpt_path).resolve().parent == last.parent.resolve()
+        if not goes_on and Path(self.last_model_path) != last:
+            raise FileExistsError(
+                f"{str(last)!r} is of an earlier run, and this one would overwrite it: go on from it (--ckpt_path"
+                f" {last}), choose another folder (--trainer.default_root_dir), or keep a logger, which gives every"
+                " run a folder of its own"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -81,9 +127,26 @@ class BestAndLast(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
         self._refresh_last(trainer)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            super().on_train_end(trainer, pl_module)  # which saves after a trial run too
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING and not (trainer.sanity_checking or self._validated):
+            self._validated = True
+            self._check_spelling(trainer)
         if not self._should_save_on_train_epoch_end(trainer) and self._is_logged(trainer):
             super().on_validation_end(trainer, pl_module)
+
+    def _check_spelling(self, trainer: pl.Trainer) -> None:
+        if self.monitor is None or self.monitor in trainer.callback_metrics:
+            return
+        meant = misspelt(self.monitor, trainer.callback_metrics)
+        if meant is not None:
+            raise ValueError(
+                f"monitor {self.monitor!r} is not logged, so no checkpoint would be the best; did you mean {meant!r}?"
+                f" Logged are: {', '.join(sorted(trainer.callback_metrics))}"
+            )
 
     def _is_logged(self, trainer: pl.Trainer) -> bool:
         if trainer.sanity_checking or self.monitor is None or self.monitor in trainer.callback_metrics:

@@ -27,6 +27,18 @@ class RunConfig(SaveConfigCallback):
     def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
         super().__init__(parser, config, **{**kwargs, "save_to_log_dir": False})
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if TrainerFn(stage) != TrainerFn.FITTING:
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Not in setup: a fit that is refused because of an earlier run must not replace its configuration.
+        super().setup(trainer, pl_module, TrainerFn.FITTING.value)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A resumed fit with nothing left to train does not start.
+        super().setup(trainer, pl_module, TrainerFn.FITTING.value)
+
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not writes_files(trainer):
             return

@@ -9,18 +9,23 @@ from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.metrics import ImportanceBound
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
+from lit_gen.callbacks.validation import ValidateAtEnd
 from lit_gen.callbacks.writer import ImageWriter
 from lit_gen.models.base import Decodes, GenerativeModel, HasLowerBound, HasTrajectory, LitGenModule, Reconstructs
 
 
-def default_callbacks(model: LitGenModule, monitor: str = "val/loss") -> list[pl.Callback]:
+def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
     """Checkpoints, exact resume and the doctor, and what shows and measures all that the model can do.
 
     Args:
-        model: decides by its capabilities.
-        monitor: logged value that says which checkpoint is best.
+        model: decides by its capabilities, and by its ``monitor`` and ``monitor_mode`` which checkpoint is the best.
     """
-    callbacks: list[pl.Callback] = [BestAndLast(monitor), ExactResume(), Doctor()]
+    callbacks: list[pl.Callback] = [
+        BestAndLast(model.monitor, model.monitor_mode),
+        ExactResume(),
+        ValidateAtEnd(),
+        Doctor(),
+    ]
     if isinstance(model, GenerativeModel):
         callbacks += [SampleGrid(), ImageWriter()]
         if isinstance(model, Reconstructs):

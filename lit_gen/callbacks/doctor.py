@@ -53,6 +53,12 @@ def jumped(loss: float, before: "deque[float]", factor: float = 20.0) -> bool:
     return loss > median + factor * max(high - low, 0.1 * abs(median), 1e-6)
 
 
+def fp16_scaler(trainer: pl.Trainer) -> torch.amp.GradScaler | None:
+    """The scaler of the loss, which fp16 training alone has."""
+    precision = trainer.precision_plugin
+    return precision.scaler if isinstance(precision, MixedPrecision) else None
+
+
 class Posteriors:
     """Sums over images of what the encoder says of each latent unit."""
 
@@ -135,7 +141,11 @@ class Doctor(pl.Callback):
         value = loss.item()
         if not math.isfinite(value):
             self._stop(trainer, pl_module, value)
-        elif jumped(value, self._losses):
+            return
+        scaler = fp16_scaler(trainer)
+        if scaler is not None:
+            value /= scaler.get_scale()  # Lightning hands over the loss times the scale
+        if jumped(value, self._losses):
             self._tell(
                 "jump",
                 f"the loss jumped to {value:.4g} in epoch {trainer.current_epoch}, from a median of"
@@ -146,8 +156,7 @@ class Doctor(pl.Callback):
 
     def _stop(self, trainer: pl.Trainer, pl_module: LitGenModule, value: float) -> None:
         broken = {name: term for name, term in pl_module.last_values.items() if not bool(term.isfinite().all())}
-        precision = trainer.precision_plugin
-        if not broken and isinstance(precision, MixedPrecision) and precision.scaler is not None:
+        if not broken and fp16_scaler(trainer) is not None:
             return  # the scale of fp16 overflowed, which its scaler mends by itself
         terms = {name: term.float().mean().item() for name, term in broken.items() if name != "loss"} or {"loss": value}
         culprits = ", ".join(f"{name} is {mean}" for name, mean in terms.items())

@@ -108,6 +108,11 @@ def is_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
 
 def has_validation(trainer: pl.Trainer) -> bool:
     """Whether this fit validates at all, known once training starts."""
+    if trainer.enable_validation and not trainer.num_val_batches:
+        # Lightning asks for the loader when the first epoch validates; with check_val_every_n_epoch a later one may.
+        trainer.validating = True
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        trainer.training = True
     return trainer.enable_validation and sum(trainer.num_val_batches) > 0
 
 

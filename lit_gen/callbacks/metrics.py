@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 from torch import Tensor
@@ -24,17 +24,30 @@ def batch_seed(seed: int, trainer: pl.Trainer, batch_idx: int) -> int:
     return seed + SEED_STRIDE * (batch_idx * trainer.world_size + trainer.global_rank)
 
 
+@runtime_checkable
+class HasProtocol(Protocol):
+    """A data module that says of itself what a score depends on; those of ``lit_gen.data`` do, any may."""
+
+    protocol: str
+    """One line: data set, splits, and whatever is done to images."""
+
+
+INCEPTION_FILE = "inception:"
+"""What stands before the path of Inception weights in ``features``."""
+
+
 class GenerationMetrics(pl.Callback):
     """Logs FID, KID, precision, recall, density and coverage of samples as ``{val,test}/fid`` and so on.
 
     The real images are those of the validation or test data. Samples are drawn with the averaged weights (EMA) if there
     are any, from the same noise every time. A checkpoint can be chosen by any of the values
     (``--trainer.callbacks+=BestAndLast --trainer.callbacks.monitor=val/fid``). Receipts go to
-    ``<run>/receipts/<stage>.json``.
+    ``<run>/receipts/<stage>.json``; they name the data by the ``protocol`` of the data module, if it has one.
 
     Args:
-        features: ``inception`` (natural images; needs the extra ``[fid]``), ``pixels``, or the path of a checkpoint of
-            a ``Classifier`` trained on this kind of data.
+        features: ``inception`` (natural images; needs the extra ``[fid]``), ``inception:PATH`` for weights on this
+            machine instead of downloaded ones, ``pixels``, or the path of a checkpoint of a ``Classifier`` trained on
+            this kind of data.
         metrics: any of ``fid``, ``inception_score``, ``kid``, ``precision_recall``, ``density_coverage``.
         num_samples: samples of all processes together; None: as many as there are real images.
         stages: any of ``val`` and ``test``.
@@ -70,20 +83,20 @@ class GenerationMetrics(pl.Callback):
                 f"GenerationMetrics measures samples, and {type(pl_module).__name__} draws none: leave it out"
             )
         if not self._scores:
-            with forked_generators(pl_module.device, self.seed):  # building a network draws its weights
+            # Building a network draws its weights. The module is still on the CPU here, its device the trainer knows.
+            with forked_generators(trainer.strategy.root_device, self.seed):
                 extractor = self._extractor(pl_module)
-            datamodule = trainer.datamodule  # type: ignore[attr-defined]
-            data = "data" if datamodule is None else type(datamodule).__name__
-            # Scores against binarized and against grey images of one data set do not compare.
-            drawn = {} if datamodule is None else datamodule.hparams
             for name in self.stages:
-                split = f"{data}/{name}, binarization {drawn.get('binarization', 'none')}"
                 # The validation images are the same in every epoch: their features are computed once.
-                self._scores[name] = GenerationScores(extractor, split, self.metrics, reset_real_features=name != "val")
+                self._scores[name] = GenerationScores(
+                    extractor, real_data(trainer, name), self.metrics, reset_real_features=name != "val"
+                )
 
     def _extractor(self, model: GenerativeModel) -> FeatureExtractor:
         if self.features == "inception":
             return InceptionV3()
+        if self.features.startswith(INCEPTION_FILE):
+            return InceptionV3(self.features.removeprefix(INCEPTION_FILE))
         if self.features == "pixels":
             return Pixels(model.image_shape)
         return ClassifierFeatures(load_model(self.features))
@@ -122,6 +135,7 @@ class GenerationMetrics(pl.Callback):
         scores = self._scores[stage].to(pl_module.device)
         if batch_idx == 0:
             self._takes_real = scores.needs_real
+            scores.split = real_data(trainer, stage)  # a data module may know its sizes only once it is set up
         images, _ = pl_module.unpack(batch)
         if self._takes_real:
             scores.update(images, real=True)
@@ -151,6 +165,14 @@ class GenerationMetrics(pl.Callback):
             }
             text = json.dumps(content, indent=2) + "\n"
             write_whole(run_folder(trainer) / "receipts" / f"{stage}.json", lambda path: Path(path).write_text(text))
+
+
+def real_data(trainer: pl.Trainer, stage: Stage) -> str:
+    """What the receipts say of the real images: the protocol of the data module, or its name, and the split."""
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    if isinstance(datamodule, HasProtocol):
+        return f"{datamodule.protocol} [{stage}]"
+    return f"{'data' if datamodule is None else type(datamodule).__name__} [{stage}]"
 
 
 class ImportanceBound(pl.Callback):

@@ -1,10 +1,8 @@
 """What the user sees of a running fit, at a price that small models can afford."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
 
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.profilers import PassThroughProfiler
 
 INTERVAL = 0.1
 """Seconds between two drawings of the bar."""
@@ -26,12 +24,3 @@ class ProgressBar(TQDMProgressBar):
             return False
         self._drawn = now
         return True
-
-
-class Unprofiled(PassThroughProfiler):
-    """Measures nothing, as Lightning's default does, but without entering some 70 empty generators in every step."""
-
-    _nothing: AbstractContextManager[None] = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return self._nothing

@@ -54,17 +54,17 @@ class ExactResume(pl.Callback):
             self._seeded = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._before_validation = random_states(pl_module.device)
+        self._before_validation = random_states(trainer.strategy.root_device)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._before_validation is not None:
-            set_random_states(self._before_validation, pl_module.device)
+            set_random_states(self._before_validation, trainer.strategy.root_device)
             self._before_validation = None
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        states = self._before_validation or random_states(pl_module.device)
+        states = self._before_validation or random_states(trainer.strategy.root_device)
         gathered = [states]
         if trainer.world_size > 1:
             gathered = [states] * trainer.world_size
@@ -85,7 +85,7 @@ class ExactResume(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._restored is not None:
-            set_random_states(self._restored, pl_module.device)
+            set_random_states(self._restored, trainer.strategy.root_device)
             self._restored = None
         self._signal, self._stopping, self._process = 0, False, os.getpid()
         if threading.current_thread() is threading.main_thread() and not self._handlers:

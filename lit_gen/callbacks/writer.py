@@ -1,5 +1,6 @@
 """Samples as files."""
 
+import re
 import shutil
 import tempfile
 import warnings
@@ -30,24 +31,51 @@ def write_images(
 ) -> Path:
     """Write a PNG for every image, a grid of the first 64, and the array on request: all of them or, on failure, none.
 
+    Files of the same names are replaced. A folder with more than that of an earlier call is refused rather than tidied:
+    old and new samples would lie side by side, and numbered PNGs may be anybody's.
+
     Args:
         images: ``(N, C, H, W)`` in [0, 1], or voxels, which PNGs show by their largest value along the depth.
         folder: where ``000000.png``, ..., ``grid.png`` and ``samples.npz`` go.
         npz: also write ``samples.npz`` with ``samples``, float32 as given.
-        start: number of the first image.
+        start: number of the first image; those before it, of earlier calls, may stay.
         columns: images in a row of the grid.
 
     Returns:
         Path of the grid.
 
     Raises:
+        FileExistsError: other samples of an earlier call would stay in the folder.
         OSError: the files cannot be written, for want of space say.
     """
     folder = Path(folder)
+    refuse_leftovers(folder, len(images), npz, start)
     arrays = {"samples.npz": images.detach().float().cpu().numpy()} if npz else {}
     named = [f"{start + number:06d}.png" for number in range(len(images))]
     write_together(folder, images, named, {"grid.png": image_grid(images[:GRID_IMAGES], columns)}, arrays)
     return folder / "grid.png"
+
+
+def refuse_leftovers(folder: str | Path, num_images: int, npz: bool = False, start: int = 0) -> None:
+    """Raise if :func:`write_images` would leave samples of an earlier call in the folder; asked before they are drawn.
+
+    Args:
+        folder: of the samples; it need not exist.
+        num_images: how many will be written.
+        npz: whether ``samples.npz`` will be written.
+        start: number of the first.
+
+    Raises:
+        FileExistsError: numbered PNGs beyond the last of these, or an array that is not written anew.
+    """
+    names = [path.name for path in Path(folder).glob("*") if path.is_file()]
+    left = [name for name in names if re.fullmatch(r"\d{6,}\.png", name) and int(name[:-4]) >= start + num_images]
+    left += ["samples.npz"] if not npz and "samples.npz" in names else []
+    if left:
+        raise FileExistsError(
+            f"{str(folder)!r} holds {len(left)} more files of an earlier call ({min(left)}, ...) than these"
+            f" {num_images} images would replace: remove them, or choose another folder (-o)"
+        )
 
 
 def write_together(

@@ -16,11 +16,12 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 import lit_gen.models  # noqa: F401  (short class names are found among imported classes)
 from lit_gen.callbacks import (
@@ -34,11 +35,11 @@ from lit_gen.callbacks import (
 )
 from lit_gen.cli.command import find_config
 from lit_gen.cli.defaults import keep_no_foreign_defaults
-from lit_gen.cli.imports import import_module
+from lit_gen.cli.imports import import_module, named_classes
 from lit_gen.cli.messages import Parser
 from lit_gen.data import ImageDataModule
 from lit_gen.models.base import LitGenModule
-from lit_gen.models.checkpoint import check_trusted, find_checkpoint, read_checkpoint, resolve_class
+from lit_gen.models.checkpoint import check_trusted, find_checkpoint, plain, read_checkpoint, resolve_class
 
 LINKED = ("image_shape", "num_classes")
 """Arguments of a model that come from the data."""
@@ -91,7 +92,7 @@ class LitGenCLI(LightningCLI):
             words = self._prepare(words)
             with tempfile.TemporaryDirectory() as folder:
                 self.config = parser.parse_args(self._with_checkpoint(words, Path(folder)))
-            self._check_checkpoint_class()
+            self._check_checkpoint()
         else:
             self.config = parser.parse_args(words)
 
@@ -100,29 +101,30 @@ class LitGenCLI(LightningCLI):
 
     @staticmethod
     def _prepare(words: list[str]) -> list[str]:
-        """Import what ``--import`` names and find ready configs by name."""
-        prepared: list[str] = []
-        position = 0
-        while position < len(words):
-            word = words[position]
+        """Import what ``--import`` names, find ready configs by name and put them first: options win over configs."""
+        configs: list[str] = []
+        options: list[str] = []
+        rest = iter(words[1:])
+        for word in rest:
             flag, equals, value = word.partition("=")
             if flag not in ("--import", "-c", "--config"):
-                prepared.append(word)
-                position += 1
+                options.append(word)
                 continue
-            if not equals:
-                if position + 1 == len(words):
-                    raise ValueError(f"{flag} needs a value")
-                value = words[position + 1]
-            position += 1 if equals else 2
+            value = value if equals else next(rest, "")
+            if not value:
+                raise ValueError(f"{flag} needs a value")
             if flag == "--import":
                 import_module(value)
             else:
-                prepared += ["--config", str(find_config(value))]
-        return prepared
+                configs += ["--config", str(find_config(value))]
+        return [words[0], *configs, *options]
 
     def _with_checkpoint(self, words: list[str], folder: Path) -> list[str]:
-        """Put the model and data that a checkpoint names before everything else on the command line."""
+        """Bring in the model and data that a checkpoint names.
+
+        Options win over both. Configs win in a fit, which may go on with other settings; elsewhere only over the data,
+        because the model is the one that was trained.
+        """
         words = list(words)
         place = next((i for i, word in enumerate(words) if word.split("=")[0] == "--ckpt_path"), None)
         if place is None:
@@ -133,19 +135,25 @@ class LitGenCLI(LightningCLI):
         path = find_checkpoint(value, self._root(words))
         words[place : place + (1 if "=" in words[place] else 2)] = ["--ckpt_path", str(path)]
         self.checkpoint, self.checkpoint_path = read_checkpoint(path), path
-        stored = {}
+        for named in named_classes(words):
+            import_module(named.rpartition(".")[0])
+        first: list[str] = []
+        after_configs: list[str] = []
         for key, section in (("hyper_parameters", "model"), ("datamodule_hyper_parameters", "data")):
             values = dict(self.checkpoint.get(key, {}))
             values.pop("_instantiator", None)
             check_trusted(values)
             class_path = values.pop("_class_path", None)
-            if class_path:
-                linked = LINKED if section == "model" else ()
-                arguments = {name: value for name, value in values.items() if name not in linked}
-                stored[section] = {"class_path": class_path, "init_args": arguments}
-        file = folder / "checkpoint.yaml"
-        file.write_text(yaml.safe_dump(stored))
-        return [words[0], "--config", str(file), *words[1:]]
+            if not class_path:
+                continue
+            linked = LINKED if section == "model" else ()
+            arguments = {name: value for name, value in values.items() if name not in linked}
+            file = folder / f"{section}.yaml"
+            file.write_text(yaml.safe_dump({section: {"class_path": class_path, "init_args": arguments}}))
+            target = after_configs if section == "model" and words[0] != "fit" else first
+            target += ["--config", str(file)]
+        options = next((i for i in range(1, len(words), 2) if words[i] != "--config"), len(words))
+        return [words[0], *first, *words[1:options], *after_configs, *words[options:]]
 
     @staticmethod
     def _root(words: list[str]) -> Path:
@@ -160,16 +168,33 @@ class LitGenCLI(LightningCLI):
                 root = flag.partition("=")[2] or value
         return Path(root)
 
-    def _check_checkpoint_class(self) -> None:
+    def _check_checkpoint(self) -> None:
+        settings = self.config[self.config.subcommand]
         if self.checkpoint is None:
+            if self.config.subcommand != "fit" and settings.ckpt_path is None:
+                raise ValueError(
+                    f"{self.config.subcommand} without a checkpoint would measure random weights; give --ckpt_path"
+                    " best, last, the folder of a run or a file"
+                )
             return
-        stored = self.checkpoint.get("hyper_parameters", {}).get("_class_path")
-        asked = resolve_class(self.config[self.config.subcommand].model.class_path, LitGenModule)
-        if stored is not None and resolve_class(stored, LitGenModule) is not asked:
+        stored = self.checkpoint.get("hyper_parameters", {})
+        asked = resolve_class(settings.model.class_path, LitGenModule)
+        if "_class_path" in stored and resolve_class(stored["_class_path"], LitGenModule) is not asked:
             raise ValueError(
-                f"the checkpoint {str(self.checkpoint_path)!r} holds a {stored.rpartition('.')[2]}, the command line"
-                f" asks for {asked.__name__}; leave --model out, or give the checkpoint of that model"
+                f"the checkpoint {str(self.checkpoint_path)!r} holds a {stored['_class_path'].rpartition('.')[2]}, the"
+                f" command line asks for {asked.__name__}; leave --model out, or give the checkpoint of that model"
             )
+        if self.config.subcommand == "fit":
+            self._warn_of_kept_optimizers(stored, settings.model.get("init_args", Namespace()).as_dict())
+
+    def _warn_of_kept_optimizers(self, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+        for name in stored:
+            changed = name.endswith(("optimizer", "lr_scheduler")) and plain(asked.get(name)) != stored[name]
+            if changed and stored[name] is not None:
+                rank_zero_warn(
+                    f"the resumed run keeps the state of its {name}, learning rate included: {stored[name]}; what the"
+                    f" command line or a config asks for ({asked.get(name)}) has no effect"
+                )
 
     def before_instantiate_classes(self) -> None:
         settings = self._get(self.config, "trainer")
@@ -199,7 +224,21 @@ class LitGenCLI(LightningCLI):
                         f" has {_plain(got)}; use the data it was trained on, or set data.image_size and data.channels"
                     )
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if "loading state_dict" not in str(error):
+                raise
+            raise ValueError(
+                f"the weights in {str(self.checkpoint_path)!r} do not fit the model that the command line asks for;"
+                f" leave its --model options out. {error}"
+            ) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        if not torch.cuda.is_available():
+            # Lightning lets torch look for GPUs through NVML, as every optimizer step does: 0.1 ms where there is none.
+            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
         settings = self._get(self.config_init, "trainer", default=Namespace())
         if settings.logger is None or settings.logger is True:
             kwargs["logger"] = self._default_logger(Path(settings.default_root_dir))
@@ -217,7 +256,7 @@ class LitGenCLI(LightningCLI):
         if self._get(self.config_init, "default_callbacks"):
             given = {type(callback) for callback in callbacks}
             callbacks += [callback for callback in default_callbacks(self.model) if type(callback) not in given]
-        if self.subcommand not in (None, "fit"):
+        if self.subcommand not in (None, "fit") or settings.enable_checkpointing is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
             kwargs["enable_checkpointing"] = False
         own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
@@ -256,10 +295,10 @@ class LitGenCLI(LightningCLI):
         folder = run_folder(self.trainer)
         print(f"run folder: {folder}")
         checkpoint = self.trainer.checkpoint_callback
-        if self.subcommand == "fit" and checkpoint is not None and checkpoint.best_model_path:  # type: ignore[attr-defined]
-            print(f"best checkpoint: {checkpoint.best_model_path}")  # type: ignore[attr-defined]
-        for pictures in sorted({path.parent for path in (folder / "images").rglob("*.*")}):
-            print(f"{pictures.relative_to(folder / 'images')}: {max(pictures.glob('*.*'))}")
+        if self.subcommand == "fit" and isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+            print(f"best checkpoint: {checkpoint.best_model_path}")
+        for pictures in sorted({path.parent for path in folder.rglob("*.*") if path.suffix in (".png", ".gif")}):
+            print(f"{pictures.relative_to(folder)}: {max(pictures.glob('*.*'))}")
 
 
 def _plain(value: Any) -> Any:
@@ -276,7 +315,8 @@ def _several_devices(settings: Namespace) -> bool:
         return True
     if devices in ("auto", -1, "-1"):
         return settings.accelerator != "cpu" and torch.cuda.device_count() > 1
-    return str(devices).isdigit() and int(devices) > 1
+    words = str(devices).split(",")
+    return len(words) > 1 or (words[0].isdigit() and int(words[0]) > 1)
 
 
 def has_wandb_key() -> bool:

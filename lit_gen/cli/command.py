@@ -16,7 +16,16 @@ COMMANDS = {
     "sample": "draw samples from a checkpoint file alone",
     "list": "models, networks, data sets, callbacks and configs, a line each",
 }
-FOUNDATIONS = ("base.py", "network.py", "optimizers.py", "loader.py", "checkpoint_io.py", "config.py", "evaluation.py")
+FOUNDATIONS = (
+    "base.py",
+    "network.py",
+    "optimizers.py",
+    "loader.py",
+    "checkpoint_io.py",
+    "config.py",
+    "evaluation.py",
+    "profiler.py",
+)
 """Files of what is built upon, not chosen."""
 USAGE = """usage: lit-gen COMMAND [options]
 

@@ -47,9 +47,9 @@ def options_of(kind: type) -> set[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean X?`` if there is a name like it."""
+    """``; did you mean X?`` if there is a name like it, else a full stop."""
     near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f"; did you mean {near[0]!r}?" if near else "."
 
 
 def explain(message: str, options: Iterable[str] = ()) -> str:

@@ -49,7 +49,7 @@ def run_sample(words: Sequence[str]) -> int:
 
     import torch  # after the arguments: a mistyped option is answered at once
 
-    from lit_gen.callbacks import write_images
+    from lit_gen.callbacks import refuse_leftovers, write_images
     from lit_gen.cli.imports import import_module
     from lit_gen.models.base import Conditional, GenerativeModel
     from lit_gen.models.checkpoint import find_checkpoint, load_model
@@ -61,19 +61,37 @@ def run_sample(words: Sequence[str]) -> int:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = accelerator.type if accelerator is not None else "cpu"
     path = find_checkpoint(arguments.checkpoint)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device} is not to be had here ({error}); use cpu, or leave it out") from error
     model = load_model(path, map_location=device)
     if not isinstance(model, GenerativeModel):
         raise ValueError(f"{str(path)!r} holds a {type(model).__name__}, which generates no images")
+    refuse_leftovers(arguments.output, arguments.num_samples, arguments.npz)
     torch.manual_seed(arguments.seed)
     fields = parse_condition(arguments.condition, model)
     images = []
     for start in range(0, arguments.num_samples, arguments.batch_size):
         size = min(arguments.batch_size, arguments.num_samples - start)
-        condition = model.make_condition(fields, size) if fields and isinstance(model, Conditional) else None
+        condition = made_condition(model, fields, size) if fields and isinstance(model, Conditional) else None
         images.append(model.sample(size, condition).cpu())
     grid = write_images(torch.cat(images), arguments.output, npz=arguments.npz)
     print(f"{arguments.num_samples} samples of {path} in {arguments.output}, grid: {grid}")
     return 0
+
+
+def made_condition(model: Any, fields: dict[str, Any], size: int) -> Any:
+    """The model's condition for what the user wrote.
+
+    Raises:
+        ValueError: the model has no such condition.
+    """
+    try:
+        return model.make_condition(fields, size)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        wanted = " ".join(f"{name}={value}" for name, value in fields.items())
+        raise ValueError(f"{type(model).__name__} cannot be conditioned on {wanted}: {error}") from error
 
 
 def parse_condition(words: Sequence[str], model: Any) -> dict[str, Any]:

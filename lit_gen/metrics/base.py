@@ -16,7 +16,7 @@ equal features give torch-fidelity's very subsets, and neither touches a global 
 
 
 class SmallSampleWarning(UserWarning):
-    """A score was computed, but from fewer samples than its usual protocol asks for."""
+    """A score was computed from fewer samples than its usual protocol asks for, or left out for want of samples."""
 
 
 class MeanStd(NamedTuple):

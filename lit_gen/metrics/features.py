@@ -264,6 +264,7 @@ def _downloaded_inception_weights() -> Path:
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"the Inception weights could not be downloaded ({error}): fetch {URL_INCEPTION_V3} where there is a "
-                "network and give its path as weights_path, or measure with ClassifierFeatures"
+                "network and give its path (weights_path=PATH; features=inception:PATH of GenerationMetrics), or "
+                "measure with ClassifierFeatures"
             ) from error
     return path

@@ -6,8 +6,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.utilities import rank_zero_warn
 
-from lit_gen.metrics.base import check_sample_counts
+from lit_gen.metrics.base import SmallSampleWarning, check_sample_counts
 from lit_gen.metrics.density_coverage import DensityCoverage
 from lit_gen.metrics.features import FeatureExtractor
 from lit_gen.metrics.fid import FID
@@ -166,8 +167,10 @@ class GenerationScores(nn.Module):
         """Return the receipts of ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density`` and
         ``coverage``, those that were asked for.
 
+        A metric of neighbours (the last four) that has no more samples than its k is left out with a warning.
+
         Raises:
-            ValueError: if a side has too few samples for a metric.
+            ValueError: if a side has fewer than two samples.
         """
         num_real, num_generated = (int(count) for count in self.counts.compute())
         if self._two_sided():
@@ -190,6 +193,16 @@ class GenerationScores(nn.Module):
                 settings={"image_shape": "x".join(map(str, self._image_shape or ())), **settings},
             )
 
+        def enough(metrics: str, k: int) -> bool:
+            if min(num_real, num_generated) > k:
+                return True
+            rank_zero_warn(
+                f"{metrics} are left out: with k={k} they need at least {k + 1} real and as many generated samples, got"
+                f" {num_real} and {num_generated}",
+                SmallSampleWarning,
+            )
+            return False
+
         if self.fid is not None:
             add("fid", self.fid.compute())
         if self.inception_score is not None:
@@ -200,11 +213,11 @@ class GenerationScores(nn.Module):
             mean, std = self.kid.compute()
             subset_size = self.kid.effective_subset_size(num_real, num_generated)
             add("kid", mean, std, subsets=self.kid.subsets, subset_size=subset_size, seed=self.kid.seed)
-        if self.precision_recall is not None:
+        if self.precision_recall is not None and enough("precision and recall", self.precision_recall.k):
             precision, recall = self.precision_recall.compute()
             add("precision", precision, k=self.precision_recall.k)
             add("recall", recall, k=self.precision_recall.k)
-        if self.density_coverage is not None:
+        if self.density_coverage is not None and enough("density and coverage", self.density_coverage.k):
             density, coverage = self.density_coverage.compute()
             add("density", density, k=self.density_coverage.k)
             add("coverage", coverage, k=self.density_coverage.k)

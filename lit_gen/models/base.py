@@ -1,17 +1,21 @@
 """The contract of every model: ``LitGenModule -> GenerativeModel -> one kind -> one paper``."""
 
+import copy
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_gen.models.capabilities import (
     Conditional,
@@ -24,7 +28,7 @@ from lit_gen.models.capabilities import (
     HasTrajectory,
     Reconstructs,
 )
-from lit_gen.models.checkpoint import plain, stored_hyperparameters
+from lit_gen.models.checkpoint import check_storable, plain, stored_hyperparameters
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.networks import Network, Recorded, Shape
 from lit_gen.objectives import LikelihoodTerms, bits_per_dim
@@ -42,21 +46,43 @@ __all__ = [
     "LikelihoodModel",
     "LitGenModule",
     "Reconstructs",
+    "repeat_condition",
 ]
 
 Batch = tuple[Tensor, Any]
+
+
+def repeat_condition(condition: Any, samples: int) -> Any:
+    """A condition of B images, repeated as ``x.expand(samples, *x.shape).flatten(0, 1)`` repeats the images."""
+    return apply_to_collection(condition, Tensor, lambda part: part.expand(samples, *part.shape).flatten(0, 1))
 
 
 class LitGenModule(Recorded, pl.LightningModule, ABC):
     """What all modules share: checkpoints of plain values, gated logging, one step for one batch.
 
     A subclass calls ``super().__init__()`` and otherwise stores its arguments as it likes: what the checkpoint needs to
-    rebuild the module is recorded here. A network that came in as a factory is kept under the name of its argument.
+    rebuild the module is recorded here. A network that came in as a factory is kept under the name of its argument. A
+    subclass that overrides ``on_save_checkpoint`` calls ``super()``.
     """
+
+    monitor: str = "val/loss"
+    """Logged value by which the best checkpoint is chosen."""
+    monitor_mode: Literal["min", "max"] = "min"
+    """Whether the best is the smallest or the largest."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.save_hyperparameters(plain(self.specification()["init_args"], strict=False))
+        check_storable(self)
+        arguments = self.specification()["init_args"]
+        # Built by the command line, this takes what was parsed, optimizers included.
+        self.save_hyperparameters()
+        parsed = dict(self.hparams)
+        if str(parsed.get("_class_path")).rpartition(".")[2] == type(self).__name__:
+            # It names whatever the data can give, also what this model does not take.
+            arguments = {name: value for name, value in parsed.items() if name in arguments or name.startswith("_")}
+        self.hparams.clear()
+        self.hparams.update(plain(arguments, strict=False))
+        self._hparams_initial = copy.deepcopy(self._hparams)  # what loggers are given
         self.last_values: dict[str, Tensor] = {}
         """Detached terms of the last training batch by name: what a callback inspects when something went wrong."""
 
@@ -66,11 +92,6 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
-
-    def on_fit_start(self) -> None:
-        # Lightning lets torch look for GPUs through NVML, as every optimizer step does: 0.1 ms where there is none.
-        if not torch.cuda.is_available():
-            os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make the hyper-parameters plain, so that ``torch.load(weights_only=True)`` reads the file back."""
@@ -140,6 +161,24 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
             before()
             after()
 
+    def with_scheduler(self, optimizer: Optimizer, make_scheduler: LRSchedulerCallable | None) -> Any:
+        """What ``configure_optimizers`` returns for one optimizer: its schedule steps once an epoch.
+
+        A ``ReduceLROnPlateau`` watches the value it names (Lightning's own class has ``monitor``), or :attr:`monitor`,
+        and steps in epochs with validation.
+        """
+        if make_scheduler is None:
+            return optimizer
+        scheduler = make_scheduler(optimizer)
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            return [optimizer], [scheduler]
+        watched = getattr(scheduler, "monitor", self.monitor)
+        every = self.trainer.check_val_every_n_epoch or 1
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "monitor": watched, "frequency": every},
+        }
+
     def compiled_parts(self) -> list[nn.Module]:
         """Parts that ``torch.compile`` may take, each compiled on its own; override where a part must stay eager."""
         return [part for part in self.children() if isinstance(part, Network)]
@@ -181,6 +220,7 @@ class GenerativeModel(LitGenModule):
             raise ValueError(f"num_samples must be at least 1, got {num_samples}")
         if isinstance(self, Conditional):
             condition = self.sample_condition(num_samples) if condition is None else condition
+            condition = move_data_to_device(condition, self.device)
         elif condition is not None:
             raise ValueError(f"{type(self).__name__} takes no condition, got {condition!r}; leave it out")
         return self.draw(num_samples, condition).float()
@@ -205,7 +245,12 @@ class GenerativeModel(LitGenModule):
                 f" {tuple(images.shape[1:])}; set data.image_size and data.channels, or build the model with that"
                 " shape"
             )
-        return images, self.target_condition(target) if isinstance(self, Conditional) else None
+        if not isinstance(self, Conditional):
+            return images, None
+        if target is None:
+            names = ", ".join(self.condition_fields)
+            raise ValueError(f"{type(self).__name__} is conditioned on {names}, the data has none; use labelled data")
+        return images, self.target_condition(target)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As many samples as the batch has images, given the batch's conditions if the model takes any."""
@@ -248,6 +293,14 @@ class LikelihoodModel(GenerativeModel):
             condition: for a :class:`Conditional` model.
         """
 
+    def setup(self, stage: str) -> None:
+        if self.trainer.precision in ("bf16-true", "16-true"):
+            half = self.trainer.precision
+            raise ValueError(
+                f"likelihoods are wrong in precision {half}, which rounds the grey levels of the images themselves; use"
+                f" {half.replace('true', 'mixed')}"
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, condition = self.unpack(batch)
         terms = self.objective(images, condition)
@@ -273,10 +326,4 @@ class LikelihoodModel(GenerativeModel):
         return {name: value for name, value in terms._asdict().items() if value is not None}
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(self.parameters())
-        if self.make_lr_scheduler is None:
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_lr_scheduler(optimizer), "monitor": "val/loss"},
-        }
+        return self.with_scheduler(self.make_optimizer(self.parameters()), self.make_lr_scheduler)

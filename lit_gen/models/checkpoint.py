@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jsonargparse import ArgumentError
 from lightning.pytorch.cli import instantiate_module
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_gen.networks import Likelihood, Network, Recorded
 
@@ -53,6 +54,32 @@ def plain(value: Any, strict: bool = True) -> Any:
         return getattr(value, "__qualname__", type(value).__name__)
 
 
+def check_storable(module: "LitGenModule") -> None:
+    """Refuse, when a module is built and not hours later, what its checkpoint could not hold.
+
+    Raises:
+        TypeError: names the argument.
+    """
+    for name, value in module.specification()["init_args"].items():
+        if isinstance(value, nn.Module) and not isinstance(value, Recorded):
+            raise TypeError(
+                f"the argument {name} of {type(module).__name__} is a {type(value).__name__}, which a checkpoint cannot"
+                f" rebuild; take a factory of networks instead, or make it a subclass of lit_gen.networks.Network"
+            )
+        if not callable(value) or isinstance(value, Recorded):
+            _plain_argument(module, name, value)
+
+
+def _plain_argument(module: "LitGenModule", name: str, value: Any) -> Any:
+    try:
+        return plain(value)
+    except TypeError as error:
+        raise TypeError(
+            f"the argument {name} of {type(module).__name__}: {error}; allowed are numbers, strings, lists, dicts,"
+            " tensors and networks"
+        ) from error
+
+
 def stored_hyperparameters(module: "LitGenModule") -> dict[str, Any]:
     """What a checkpoint stores of a module's construction, the same whether the command line or Python built it.
 
@@ -65,16 +92,10 @@ def stored_hyperparameters(module: "LitGenModule") -> dict[str, Any]:
     arguments = {}
     for name, value in specification["init_args"].items():
         built = getattr(module, name, None)
+        if isinstance(value, type) or not callable(value) or isinstance(value, Recorded):
+            arguments[name] = _plain_argument(module, name, value)
         if callable(value) and isinstance(built, Network | Likelihood):
-            value = built
-        try:
-            arguments[name] = plain(value)
-        except TypeError as error:
-            if not callable(value):
-                raise TypeError(
-                    f"the argument {name} of {type(module).__name__}: {error}; allowed are numbers, strings, lists,"
-                    " dicts, tensors and networks"
-                ) from error
+            arguments[name] = plain(built)
     return {"_class_path": specification["class_path"], **arguments, "_instantiator": INSTANTIATOR}
 
 
@@ -134,19 +155,18 @@ def find_checkpoint(value: str | Path, root: str | Path = "runs") -> Path:
     return found[-1]
 
 
-def resolve_class(class_path: str, base: type, load: bool = True) -> type:
+def resolve_class(class_path: str, base: type) -> type:
     """The class that a checkpoint names, without importing code that the user has not named.
 
     Args:
         class_path: dotted path.
         base: what it must be a subclass of.
-        load: import it if it is part of lit_gen.
 
     Raises:
         ValueError: a class outside lit_gen whose module nobody imported, or not a subclass of ``base``.
     """
     module_name, _, name = class_path.rpartition(".")
-    if load and module_name.split(".")[0] == "lit_gen":
+    if module_name.split(".")[0] == "lit_gen":
         importlib.import_module(module_name)
     module = sys.modules.get(module_name)
     found = vars(module).get(name) if module else None
@@ -210,7 +230,10 @@ def load_model(path: str | Path, map_location: str | torch.device = "cpu", **ove
         raise ValueError(f"{str(path)!r} does not name its model; it was not written by a model of lit_gen")
     check_trusted(stored)
     model_class = resolve_class(stored["_class_path"], LitGenModule)
-    model: LitGenModule = instantiate_module(model_class, stored)
+    try:
+        model: LitGenModule = instantiate_module(model_class, stored)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ValueError(f"{model_class.__name__} cannot be rebuilt from {str(path)!r}: {error}") from error
     model.hparams.clear()
     model.hparams.update(stored)
     model.on_load_checkpoint(checkpoint)

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, relu
 
 from lit_gen.models.base import Batch, LitGenModule
 from lit_gen.models.optimizers import FusedAdam
-from lit_gen.networks import ConvEncoder, NetworkFactory, Shape
+from lit_gen.networks import ConvEncoder, NetworkFactory, Shape, build
 
 
 class Classifier(LitGenModule):
@@ -48,7 +48,7 @@ class Classifier(LitGenModule):
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.num_features = num_features
-        self.network = network(self.image_shape, (num_features,))
+        self.network = build(network, self.image_shape, (num_features,))
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(num_features, num_classes)
         self.make_optimizer = optimizer
@@ -90,5 +90,4 @@ class Classifier(LitGenModule):
         return torch.softmax(self(batch[0]), dim=1)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.make_optimizer(self.parameters())
-        return optimizer if self.make_lr_scheduler is None else ([optimizer], [self.make_lr_scheduler(optimizer)])
+        return self.with_scheduler(self.make_optimizer(self.parameters()), self.make_lr_scheduler)

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from lit_gen.inference import importance_bound
-from lit_gen.models.base import Decodes, Encodes, HasLowerBound, LikelihoodModel, Reconstructs
+from lit_gen.models.base import Decodes, Encodes, HasLowerBound, LikelihoodModel, Reconstructs, repeat_condition
 from lit_gen.models.optimizers import FusedAdam
-from lit_gen.networks import MLP, BernoulliLikelihood, LikelihoodFactory, NetworkFactory, Shape
+from lit_gen.networks import MLP, BernoulliLikelihood, LikelihoodFactory, NetworkFactory, Shape, build, full_precision
 from lit_gen.objectives import LikelihoodTerms, kl_divergence, variational_bound
 
 
@@ -65,9 +65,9 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         self.latent_dim = latent_dim
         self.kl_weight = kl_weight
         self.kl_warmup_steps = kl_warmup_steps
-        self.encoder = encoder(self.image_shape, (2 * latent_dim,))
-        self.likelihood = likelihood(self.image_shape)
-        self.decoder = decoder((latent_dim,), self.likelihood.parameter_shape)
+        self.encoder = build(encoder, self.image_shape, (2 * latent_dim,))
+        self.likelihood = build(likelihood, self.image_shape)
+        self.decoder = build(decoder, (latent_dim,), self.likelihood.parameter_shape)
 
     @property
     def is_density(self) -> bool:  # type: ignore[override]
@@ -89,12 +89,12 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
 
     def encode(self, images: Tensor, condition: Any = None) -> Distribution:
         """q(z given x) = N(mu, diag(sigma^2)), the network giving mu and log sigma^2 (appendix C.2)."""
-        mean, log_variance = self.encoder(images).chunk(2, dim=1)
+        mean, log_variance = full_precision(self.encoder(images)).chunk(2, dim=1)
         return Independent(Normal(mean, torch.exp(0.5 * log_variance), validate_args=False), 1, validate_args=False)
 
     def decode(self, z: Tensor, condition: Any = None) -> Distribution:
         """p(x given z)."""
-        return self.likelihood(self.decoder(z))
+        return self.likelihood(self.decoder(z.to(next(self.decoder.parameters()).dtype)))
 
     def kl_weight_now(self) -> float:
         """Weight of the KL term at this training step."""
@@ -123,7 +123,8 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         def log_weights(samples: int) -> Tensor:
             z = posterior.sample(torch.Size([samples]))
             repeated = images.expand(samples, *images.shape).flatten(0, 1)
-            reconstruction = self.decode(z.flatten(0, 1), condition).log_prob(repeated).unflatten(0, z.shape[:2])
+            likelihood = self.decode(z.flatten(0, 1), repeat_condition(condition, samples))
+            reconstruction = likelihood.log_prob(repeated).unflatten(0, z.shape[:2])
             return reconstruction + prior.log_prob(z) - posterior.log_prob(z)
 
         return importance_bound(log_weights, num_samples, len(images))

@@ -9,7 +9,7 @@ from lit_gen.networks.likelihood import (
     LikelihoodFactory,
 )
 from lit_gen.networks.mlp import MLP
-from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape
+from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
 
 __all__ = [
     "MLP",
@@ -24,4 +24,6 @@ __all__ = [
     "NetworkFactory",
     "Recorded",
     "Shape",
+    "build",
+    "full_precision",
 ]

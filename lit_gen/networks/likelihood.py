@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
 
 from lit_gen.distributions import DiscretizedLogistic
-from lit_gen.networks.network import Recorded, Shape
+from lit_gen.networks.network import Recorded, Shape, full_precision
 
 
 class Likelihood(Recorded, nn.Module):
@@ -35,7 +35,12 @@ class Likelihood(Recorded, nn.Module):
         return (self.parameters_per_pixel * self.image_shape[0], *self.image_shape[1:])
 
     def forward(self, parameters: Tensor) -> Distribution:
-        raise NotImplementedError(f"{type(self).__name__} must define forward")
+        """The distribution, in float32 whatever the precision of the decoder."""
+        return self.distribution(full_precision(parameters))
+
+    def distribution(self, parameters: Tensor) -> Distribution:
+        """What a likelihood defines: the distribution that decoder outputs ``(B, *parameter_shape)`` stand for."""
+        raise NotImplementedError(f"{type(self).__name__} must define distribution")
 
     def _independent(self, pixels: Distribution) -> Distribution:
         return Independent(pixels, len(self.image_shape), validate_args=False)
@@ -46,7 +51,7 @@ class BernoulliLikelihood(Likelihood):
 
     needs_binary = True
 
-    def forward(self, parameters: Tensor) -> Distribution:
+    def distribution(self, parameters: Tensor) -> Distribution:
         return self._independent(Bernoulli(logits=parameters, validate_args=False))
 
 
@@ -71,7 +76,7 @@ class GaussianLikelihood(Likelihood):
         self.min_std = min_std
         self.parameters_per_pixel = 2 if std is None else 1
 
-    def forward(self, parameters: Tensor) -> Distribution:
+    def distribution(self, parameters: Tensor) -> Distribution:
         if self.std is not None:
             mean = torch.sigmoid(parameters)
             return self._independent(Normal(mean, torch.full_like(mean, self.std), validate_args=False))
@@ -96,7 +101,7 @@ class DiscretizedLogisticLikelihood(Likelihood):
         self.levels = levels
         self.min_scale = min_scale
 
-    def forward(self, parameters: Tensor) -> Distribution:
+    def distribution(self, parameters: Tensor) -> Distribution:
         mean, log_scale = parameters.chunk(2, dim=1)
         # An untrained network gives 0: a scale of 0.1 covers the range of grey levels without flat gradients.
         scale = self.min_scale + 0.1 * torch.exp(log_scale.clamp(max=math.log(100.0)))

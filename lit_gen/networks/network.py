@@ -2,11 +2,18 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
+Part = TypeVar("Part", bound="Recorded")
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, others as they are: sums over pixels and sharp densities need the digits."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class Recorded:
@@ -25,6 +32,9 @@ class Recorded:
 
         Returns:
             ``{"class_path": str, "init_args": dict}``.
+
+        Raises:
+            TypeError: arguments that went through ``*args``, which have no names.
         """
         args, kwargs = self._construction  # type: ignore[attr-defined]
         bound = inspect.signature(type(self).__init__).bind(self, *args, **kwargs)
@@ -38,6 +48,11 @@ class Recorded:
                 init_args.update(value)
             elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
                 init_args[parameter.name] = value
+            elif value:
+                raise TypeError(
+                    f"{type(self).__name__} got {value!r} through *{parameter.name}, without a name to store it under"
+                    " in a checkpoint; give arguments by name, or name them in the constructor"
+                )
         return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": init_args}
 
 
@@ -65,3 +80,22 @@ class Network(Recorded, nn.Module):
 
 
 NetworkFactory = Callable[[Shape, Shape], Network]
+
+
+def build(factory: Callable[..., Part], *sizes: Shape) -> Part:
+    """What a factory makes of the sizes that its owner knows.
+
+    Args:
+        factory: a class, or a function such as ``lambda i, o: MLP(i, o, hidden_dims=[200])``.
+        sizes: its leading arguments.
+
+    Raises:
+        TypeError: it makes something that a checkpoint could not rebuild.
+    """
+    part = factory(*sizes)
+    if not isinstance(part, Recorded):
+        raise TypeError(
+            f"the factory gave a {type(part).__name__}; make it a subclass of lit_gen.networks.Network, which remembers"
+            " its arguments, so that checkpoints can rebuild it"
+        )
+    return part

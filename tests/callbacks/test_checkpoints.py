@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lit_gen.callbacks import AtomicCheckpointIO, BestAndLast
+from lit_gen.callbacks.checkpoints import misspelt
 from lit_gen.models import VAE
 from tests.callbacks.tiny import SHAPE, data, file_size_limit, small, trainer, vae
 
@@ -91,6 +92,77 @@ def test_a_value_that_is_not_logged_is_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="val/fdi is not logged yet.*logged are:.*val/loss"):
         trainer(tmp_path, BestAndLast("val/fdi")).fit(vae(), data())
     assert epochs(tmp_path / "checkpoints") == {"last.ckpt": 0}
+
+
+class Quick(Worsening):
+    """Logs its value of validation too late to be known after the first validation."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/elbo", 1.0)
+        if self.current_epoch > 0:
+            self.log("val/level2/elbo", -float(self.current_epoch))
+        self.log("val/level1/elbo", 1.0)
+
+
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_a_misspelt_value_ends_the_run_after_the_first_validation(sanity: int, tmp_path: Path) -> None:
+    run = trainer(tmp_path, BestAndLast("val/elboo"), max_epochs=3, num_sanity_val_steps=sanity)
+    with pytest.raises(ValueError, match=r"monitor 'val/elboo' is not logged.* did you mean 'val/elbo'\?.*val/loss"):
+        run.fit(vae(), data())
+    assert run.global_step == 6
+
+
+@pytest.mark.filterwarnings("ignore:val/level2/elbo is not logged yet:UserWarning")
+def test_a_value_that_comes_later_is_waited_for(tmp_path: Path) -> None:
+    keeper = BestAndLast("val/level2/elbo")
+    trainer(tmp_path, keeper, max_epochs=3).fit(Quick(SHAPE, 2, small, small), data())
+    assert keeper.best_model_score == -2
+
+
+@NO_VALIDATION
+def test_without_validation_no_name_is_wrong(tmp_path: Path) -> None:
+    keeper = BestAndLast("val/elboo")
+    trainer(tmp_path, keeper).fit(vae(), data(num_val=0))
+    assert Path(keeper.best_model_path).is_file()
+
+
+@pytest.mark.parametrize(
+    ("monitor", "meant"),
+    [
+        ("val/elboo", "val/elbo"),
+        ("val/los", "val/loss"),
+        ("val_loss", "val/loss"),
+        ("loss", "val/loss"),
+        ("val/fid", None),
+        ("val/log_likelihood_iw5", None),
+        ("train/loss", None),
+        ("val/klt", None),
+    ],
+)
+def test_misspelt_names(monitor: str, meant: str | None) -> None:
+    logged = ["train/loss", "train/elboo", "val/loss", "val/elbo", "val/kl", "val/kid", "val/log_likelihood_iw50"]
+    assert misspelt(monitor, logged) == meant
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+def test_checkpoints_of_an_earlier_run_are_not_overwritten(tmp_path: Path) -> None:
+    folder, first = tmp_path / "checkpoints", BestAndLast()
+    run = trainer(tmp_path, first)
+    run.fit(vae(), data())
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(FileExistsError, match=r"last\.ckpt' is of an earlier run.*--ckpt_path.*default_root_dir"):
+        trainer(tmp_path, BestAndLast()).fit(vae(), data())
+    trainer(tmp_path, BestAndLast(), fast_dev_run=True).fit(vae(), data())  # a trial run saves nothing
+    trainer(tmp_path, BestAndLast()).test(vae(), data(), verbose=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    run.fit_loop.max_epochs = 2
+    run.fit(vae(), data())  # the same trainer goes on
+    assert epochs(folder)["last.ckpt"] == 1
+    trainer(tmp_path, BestAndLast(), max_epochs=3).fit(vae(), data(), ckpt_path=folder / "last.ckpt")
+    assert epochs(folder)["last.ckpt"] == 2
+    trainer(tmp_path / "other", BestAndLast(), max_epochs=4).fit(vae(), data(), ckpt_path=folder / "last.ckpt")
+    with pytest.raises(FileExistsError, match="of an earlier run"):
+        trainer(tmp_path / "other", BestAndLast(), max_epochs=4).fit(vae(), data(), ckpt_path=folder / "last.ckpt")
 
 
 def save(path: Path, value: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
@@ -85,6 +86,27 @@ def test_an_explosion_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixt
     trainer(tmp_path, Doctor(), max_epochs=5).fit(model, data())
     assert told(caplog).count("the loss jumped to") == 1
     assert "in epoch 4" in told(caplog)
+
+
+def test_the_scale_of_fp16_is_no_part_of_the_loss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The scaler is moved by hand, as it moves itself in a long run: the loss must not seem to jump with it."""
+    losses: list[float] = []
+
+    class Scaled(VAE):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            if self.trainer.global_step == 24:
+                scaler.update(2.0**16)
+            loss = super().training_step(batch, batch_idx)
+            losses.append(loss.item())
+            return loss
+
+    scaler, doctor = torch.amp.GradScaler("cpu", init_scale=2.0**8), Doctor()
+    precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    model = Scaled(SHAPE, 2, small, small)
+    run = trainer(tmp_path, doctor, max_epochs=5, plugins=[precision])
+    run.fit(model, data())
+    assert list(doctor._losses) == losses
+    assert "the loss jumped to" not in told(caplog)
 
 
 class Collapsed(VAE):

@@ -1,6 +1,7 @@
 """Scores as callbacks of a run."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_gen.callbacks import BestAndLast, GenerationMetrics, ImportanceBound, evaluation
 from lit_gen.callbacks.metrics import SEED_STRIDE
-from lit_gen.metrics import Pixels, Receipt, frechet_distance
+from lit_gen.metrics import Pixels, Receipt, SmallSampleWarning, frechet_distance
 from lit_gen.models import VAE, Classifier
 from lit_gen.models.base import GenerativeModel
 from lit_gen.networks import ConvEncoder, Shape
@@ -57,17 +58,94 @@ def test_receipts_lie_in_the_run_folder(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "receipts" / "test.json").read_text())
     receipt = Receipt.from_dict(content["scores"][0])
     assert receipt.value == pytest.approx(result["test/fid"])
-    assert (receipt.num_real, receipt.num_generated, receipt.split) == (
-        20,
-        15,
-        "Synthetic/test, binarization threshold",
-    )
+    assert (receipt.num_real, receipt.num_generated) == (20, 15)
+    assert receipt.split == f"{data().protocol} [test]"
+    assert "20 test" in receipt.split
+    assert "binarization threshold" in receipt.split
     assert receipt.extractor == Pixels(SHAPE).digest()
     assert (content["step"], content["seed"]) == (6, 7)
-    assert (
-        json.loads((tmp_path / "receipts" / "val.json").read_text())["scores"][0]["split"]
-        == "Synthetic/val, binarization threshold"
-    )
+    (score,) = json.loads((tmp_path / "receipts" / "val.json").read_text())["scores"]
+    assert score["split"] == f"{data().protocol} [val]"
+
+
+class Growing(pl.LightningDataModule):
+    """Knows how many images it has only once it is set up, as a folder does."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count, self.protocol = count, "Growing: unknown"
+
+    def setup(self, stage: str) -> None:
+        self.protocol = f"Growing: {self.count} test"
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        torch.manual_seed(self.count)
+        return DataLoader([(torch.rand(SHAPE), 0) for _ in range(self.count)], batch_size=4)
+
+
+def test_receipts_of_unlike_data_do_not_compare(tmp_path: Path) -> None:
+    def receipt(test_data: Any) -> Receipt:
+        trainer(tmp_path, GenerationMetrics("pixels", ["fid"], num_samples=8)).test(vae(), test_data, verbose=False)
+        return Receipt.from_dict(json.loads((tmp_path / "receipts" / "test.json").read_text())["scores"][0])
+
+    module, measure = Growing(8), GenerationMetrics("pixels", ["fid"], num_samples=8)
+    run = trainer(tmp_path, measure)
+    for count in (8, 6):  # one callback, whose data change between two tests
+        module.count = count
+        run.test(vae(), module, verbose=False)
+        split = json.loads((tmp_path / "receipts" / "test.json").read_text())["scores"][0]["split"]
+        assert split == f"Growing: {count} test [test]"
+    ours, other = receipt(data()), receipt(data(binarization="none"))
+    assert ours.unlike(other).keys() == {"split"}
+    assert ours.unlike(receipt(data())) == {}
+    assert receipt(Growing(8).test_dataloader()).split == "data [test]"
+
+
+def test_generators_of_the_accelerator_are_forked_before_the_model_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In ``setup`` the model is still on the CPU."""
+
+    class Strategy:
+        root_device = torch.device("cuda", 1)
+
+    class Run:
+        strategy = Strategy()
+        datamodule = None
+
+    devices: list[torch.device] = []
+
+    def forked(device: torch.device, seed: int) -> Any:
+        devices.append(device)
+        return nullcontext()
+
+    monkeypatch.setattr("lit_gen.callbacks.metrics.forked_generators", forked)
+    GenerationMetrics("pixels").setup(Run(), vae(), "fit")  # type: ignore[arg-type]
+    assert devices == [torch.device("cuda", 1)]
+
+
+def test_weights_of_inception_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str | None] = []
+
+    def inception(weights_path: str | None = None) -> Pixels:
+        asked.append(weights_path)
+        return Pixels(SHAPE)
+
+    pytest.importorskip("torch_fidelity")
+    with pytest.raises(FileNotFoundError, match=r"no Inception weights at .*nowhere\.pth"):
+        trainer(tmp_path, GenerationMetrics("inception:nowhere.pth")).test(vae(), data(), verbose=False)
+    monkeypatch.setattr("lit_gen.callbacks.metrics.InceptionV3", inception)
+    for features in ("inception", "inception:a:b/weights.pth"):
+        trainer(tmp_path, GenerationMetrics(features, ["fid"])).test(vae(), data(), verbose=False)
+    assert asked == [None, "a:b/weights.pth"]
+
+
+@pytest.mark.parametrize("num_samples", [3, 5])
+def test_too_few_samples_for_neighbours_cost_these_scores_alone(num_samples: int, tmp_path: Path) -> None:
+    measure = GenerationMetrics("pixels", ["fid", "precision_recall", "density_coverage"], num_samples=num_samples)
+    with pytest.warns(SmallSampleWarning, match="are left out: with k="):
+        (result,) = trainer(tmp_path, measure).test(vae(), data(), verbose=False)
+    kept = {name for name in result if name.split("/")[1] in ("fid", "precision", "recall", "density", "coverage")}
+    assert kept == ({"test/fid"} if num_samples == 3 else {"test/fid", "test/precision", "test/recall"})
+    assert "test/loss" in result
 
 
 def test_a_checkpoint_can_be_chosen_by_a_score(tmp_path: Path) -> None:

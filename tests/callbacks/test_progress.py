@@ -5,7 +5,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from lit_gen.callbacks.progress import INTERVAL, ProgressBar, Unprofiled
+from lit_gen.callbacks.profiler import Unprofiled
+from lit_gen.callbacks.progress import INTERVAL, ProgressBar
 
 
 class Counted:

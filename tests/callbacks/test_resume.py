@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 
+from lit_gen.callbacks import ExactResume
 from lit_gen.callbacks.evaluation import random_states, seed_generators, set_random_states
 from lit_gen.models import VAE
 from tests.callbacks.tiny import data, vae
@@ -142,6 +143,22 @@ def test_states_of_generators_are_plain_and_come_back(tmp_path: Path) -> None:
     # With weights_only, as checkpoints are read.
     set_random_states(torch.load(tmp_path / "states.pt", weights_only=True), cpu)
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist()) == drawn  # noqa: NPY002
+
+
+def test_the_generator_of_the_accelerator_is_kept_after_the_model_left_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit moves the model back to the CPU in the end; a checkpoint saved then is still of that device."""
+
+    class Strategy:
+        root_device = torch.device("cuda", 1)
+
+    class Run:
+        strategy = Strategy()
+        world_size = 1
+
+    monkeypatch.setattr("lit_gen.callbacks.resume.random_states", lambda device: {"of": device})
+    checkpoint: dict[str, Any] = {}
+    ExactResume().on_save_checkpoint(Run(), vae(), checkpoint)  # type: ignore[arg-type]
+    assert checkpoint["random_states"] == [{"of": torch.device("cuda", 1)}]
 
 
 def test_another_number_of_processes_is_told(tmp_path: Path) -> None:

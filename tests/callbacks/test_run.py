@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from lit_gen.callbacks import Compile, RunConfig, default_callbacks, run_folder
+from lit_gen.callbacks import BestAndLast, Compile, RunConfig, default_callbacks, run_folder
 from lit_gen.models import VAE, Classifier
 from lit_gen.models.base import GenerativeModel, HasTrajectory
 from tests.callbacks import offline_run
@@ -35,6 +35,24 @@ def test_config_lies_in_the_run_folder_and_that_of_the_fit_stays(tmp_path: Path)
     expected = {"model": {"latent_dim": 2}, "seed": None}
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text()) == expected
     assert yaml.safe_load((tmp_path / "run" / "config_test.yaml").read_text()) == expected
+
+
+def test_a_fit_with_nothing_left_to_train_has_its_config(tmp_path: Path) -> None:
+    first = trainer(tmp_path)
+    first.fit(vae(), data())
+    first.save_checkpoint(tmp_path / "done.ckpt")
+    trainer(tmp_path, RunConfig(*configuration())).fit(vae(), data(), ckpt_path=tmp_path / "done.ckpt")
+    assert (tmp_path / "config.yaml").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+def test_a_refused_run_leaves_the_config_of_the_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    (tmp_path / "config.yaml").write_text("earlier: 1\n")
+    with pytest.raises(FileExistsError, match="of an earlier run"):
+        trainer(tmp_path, RunConfig(*configuration()), BestAndLast()).fit(vae(), data())
+    assert (tmp_path / "config.yaml").read_text() == "earlier: 1\n"
 
 
 def test_a_trial_run_writes_no_config(tmp_path: Path) -> None:
@@ -91,7 +109,7 @@ class Drawing(GenerativeModel):
     """Can do nothing but draw."""
 
 
-COMMON = {"BestAndLast", "ExactResume", "Doctor"}
+COMMON = {"BestAndLast", "ExactResume", "ValidateAtEnd", "Doctor"}
 SAMPLES = {"SampleGrid", "ImageWriter"}
 
 
@@ -110,6 +128,16 @@ SAMPLES = {"SampleGrid", "ImageWriter"}
 )
 def test_default_callbacks_follow_the_capabilities(model: Any, expected: set[str]) -> None:
     assert {type(callback).__name__ for callback in default_callbacks(model())} == expected
+
+
+def test_the_model_says_which_checkpoint_is_the_best() -> None:
+    class Measured(Classifier):
+        monitor = "val/accuracy"
+        monitor_mode = "max"
+
+    for model, expected in ((vae(), ("val/loss", "min")), (Measured(SHAPE, 3), ("val/accuracy", "max"))):
+        (keeper,) = (callback for callback in default_callbacks(model) if isinstance(callback, BestAndLast))
+        assert (keeper.monitor, keeper.mode) == expected
 
 
 def test_default_callbacks_work_together(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from lit_gen.callbacks import ImageWriter, write_images
+from lit_gen.callbacks import ImageWriter, refuse_leftovers, write_images
 from tests.callbacks.tiny import data, file_size_limit, trainer, vae
 
 
@@ -31,6 +31,23 @@ def test_every_image_is_one_file(channels: int, tmp_path: Path) -> None:
         picture = read(grid.parent / f"{number + 10:06d}.png").reshape(6, 7, channels)
         assert np.abs(picture / 255 - image.permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
     assert np.array_equal(np.load(grid.parent / "samples.npz")["samples"], images.numpy())
+
+
+def test_samples_of_two_calls_are_not_mixed(tmp_path: Path) -> None:
+    write_images(torch.zeros(4, 1, 8, 8), tmp_path)
+    (tmp_path / "00009.png").touch()  # not our way of numbering
+    (tmp_path / "notes.txt").touch()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"holds 1 more files of an earlier call \(000003\.png, \.\.\.\)"):
+        write_images(torch.ones(3, 1, 8, 8), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write_images(torch.ones(4, 1, 8, 8), tmp_path, npz=True)
+    assert read(tmp_path / "000003.png").min() == 255
+    write_images(torch.ones(2, 1, 8, 8), tmp_path, npz=True, start=4)  # in parts
+    with pytest.raises(FileExistsError, match=r"samples\.npz"):
+        refuse_leftovers(tmp_path, 6)
+    refuse_leftovers(tmp_path, 6, npz=True)
+    refuse_leftovers(tmp_path / "missing", 1)
 
 
 def test_voxels_are_kept_in_the_array(tmp_path: Path) -> None:

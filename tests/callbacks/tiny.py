@@ -34,6 +34,7 @@ def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Train
         "max_epochs": 1,
         "logger": False,
         "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+        "plugins": [AtomicCheckpointIO()],
     }
     return pl.Trainer(
         default_root_dir=folder,
@@ -43,7 +44,6 @@ def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Train
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
-        plugins=[AtomicCheckpointIO()],
         **{**options, **arguments},
     )
 

@@ -8,7 +8,6 @@ import torch
 from lit_gen.inference import importance_bound
 from lit_gen.models import VAE
 from lit_gen.networks import MLP
-from lit_gen.objectives import log_mean_exp
 from tests.linear_gaussian import LOG_P, LinearGaussianVAE, X
 
 
@@ -39,7 +38,8 @@ def test_neural_decoder_against_quadrature() -> None:
         joint = model.decode(z).log_prob(x.expand(len(z), 1, 3, 3)) + model.prior.log_prob(z)
     exact = (torch.logsumexp(joint, 0) + 2 * torch.log(axis[1] - axis[0])).item()
     elbo = model.lower_bound(x.expand(2000, 1, 3, 3), 1).mean().item()
-    tight = log_mean_exp(model.lower_bound(x.expand(200, 1, 3, 3), 5000)).item()
+    bounds = model.lower_bound(x.expand(200, 1, 3, 3), 5000)
+    tight = (torch.logsumexp(bounds, 0) - math.log(len(bounds))).item()
     assert elbo < exact
     assert tight == pytest.approx(exact, abs=4e-3)
 

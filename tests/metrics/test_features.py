@@ -199,7 +199,9 @@ def test_inception_without_a_network(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
-    with pytest.raises(FileNotFoundError, match=r"could not be downloaded.*Name or service.*weights_path.*Classifier"):
+    with pytest.raises(
+        FileNotFoundError, match=r"be downloaded.*Name or service.*weights_path.*inception:PATH.*Classifier"
+    ):
         InceptionV3()
 
 

@@ -1,3 +1,4 @@
+import warnings
 from typing import get_args
 
 import pytest
@@ -16,6 +17,7 @@ from lit_gen.metrics import (
     MetricName,
     Pixels,
     PrecisionRecall,
+    SmallSampleWarning,
 )
 
 ALL = get_args(MetricName)
@@ -213,3 +215,18 @@ def test_one_side_alone_is_refused(images):
     scores.update(images[0], real=True)
     with pytest.raises(ValueError, match="got 40 real and 0 generated: call update with both sides"):
         scores.compute()
+
+
+@pytest.mark.parametrize(("count", "left_out"), [(3, 2), (4, 1), (5, 1), (6, 0)])
+def test_metrics_of_neighbours_are_left_out_of_few_samples(count, left_out):
+    scores = GenerationScores(Pixels((1, 2, 2)), "toy/test", ("fid", "precision_recall", "density_coverage"))
+    scores.update(torch.rand(20, 1, 2, 2), real=True)
+    scores.update(torch.rand(count, 1, 2, 2), real=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        receipts = scores.compute()
+    told = [str(warning.message) for warning in caught if "are left out" in str(warning.message)]
+    assert {warning.category for warning in caught} <= {SmallSampleWarning}
+    assert len(told) == left_out
+    assert all(f"got 20 and {count}" in text for text in told)
+    assert list(receipts) == ["fid", "precision", "recall", "density", "coverage"][: 5 - 2 * left_out]

@@ -1,5 +1,6 @@
 """What all models inherit: one step for one batch, checkpoints, messages."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -158,6 +161,69 @@ def test_arguments_that_cannot_be_stored_are_named(tmp_path: Path) -> None:
         trainer(tmp_path, max_steps=1, callbacks=[ModelCheckpoint(tmp_path)]).fit(
             Odd((1, 4, 4), object()), loader((1, 4, 4))
         )
+
+
+def test_arguments_without_a_name_are_refused() -> None:
+    class Loose(VAE):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+
+    with pytest.raises(TypeError, match="give arguments by name"):
+        Loose((1, 4, 4))
+    assert Loose(image_shape=(1, 4, 4)).image_shape == (1, 4, 4)
+
+
+def test_a_module_as_argument_is_refused() -> None:
+    class Built(VAE):
+        def __init__(self, image_shape: Shape, net: nn.Module) -> None:
+            super().__init__(image_shape)
+
+    with pytest.raises(TypeError, match="take a factory"):
+        Built((1, 4, 4), nn.Linear(2, 2))
+
+
+def test_precision_that_rounds_the_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="use bf16-mixed"):
+        trainer(tmp_path, max_steps=1, precision="bf16-true").fit(VAE((1, 4, 4)), loader((1, 4, 4)))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
+def test_gradients_are_clipped_alike_in_fp16(precision: Any, tmp_path: Path) -> None:
+    class Norm(pl.Callback):
+        def __init__(self) -> None:
+            self.norms: list[float] = []
+
+        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+            self.norms.append(torch.nn.utils.get_total_norm(p.grad for p in pl_module.parameters()).item())
+
+    norm = Norm()
+    model = VAE((1, 4, 4), 2)
+    # On a CPU Lightning replaces fp16 by bf16, so the plugin is made by hand.
+    fp16 = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=256.0))
+    plugins = [fp16] if precision == "16-mixed" else []
+    run = trainer(tmp_path, max_steps=4, callbacks=[norm], plugins=plugins, gradient_clip_val=0.5)
+    run.fit(model, loader((1, 4, 4)))
+    assert len(norm.norms) == 4
+    # The hook runs before clipping, on gradients that are already unscaled: those of a loss of a dozen nats.
+    assert all(1 < value < 100 for value in norm.norms), norm.norms
+    reference = VAE((1, 4, 4), 2)
+    assert not torch.equal(model.decoder.layers[0].weight, reference.decoder.layers[0].weight)
+
+
+class Plateau(VAE):
+    """Halves the learning rate when the validation loss stalls."""
+
+    def __init__(self, image_shape: Shape) -> None:
+        plateau = functools.partial(ReduceLROnPlateau, monitor="val/kl", patience=0, factor=0.5, threshold=1e9)
+        super().__init__(image_shape, 2, lr_scheduler=plateau)
+
+
+def test_plateau_scheduler_watches_what_it_names_and_waits_for_validation(tmp_path: Path) -> None:
+    model = Plateau((1, 4, 4))
+    run = trainer(tmp_path, max_epochs=6, check_val_every_n_epoch=2)
+    run.fit(model, loader((1, 4, 4)), loader((1, 4, 4)))
+    assert run.lr_scheduler_configs[0].monitor == "val/kl"
+    assert run.optimizers[0].param_groups[0]["lr"] < 1e-3
 
 
 def test_plain_values() -> None:

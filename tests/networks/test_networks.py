@@ -11,6 +11,7 @@ from lit_gen.networks import (
     DiscretizedLogisticLikelihood,
     GaussianLikelihood,
     Likelihood,
+    build,
 )
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 28, 20), (3, 64, 64), (1, 8, 8), (4, 17, 5)]
@@ -66,6 +67,22 @@ def test_likelihoods_are_distributions_over_images(likelihood: type[Likelihood])
     distribution.log_prob(images).sum().backward()
     assert parameters.grad.isfinite().all()
     assert parameters.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_of_the_decoder_stays_out_of_the_likelihood(dtype: torch.dtype) -> None:
+    head = DiscretizedLogisticLikelihood((1, 28, 28))
+    images = torch.randint(0, 256, (4, 1, 28, 28)) / 255
+    parameters = torch.cat([torch.logit(images.clamp(0.01, 0.99)), torch.full((4, 1, 28, 28), -4.0)], dim=1).to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = head(parameters).log_prob(images)
+    high = head(parameters.double()).log_prob(images.double())
+    torch.testing.assert_close(low.double(), high, rtol=1e-5, atol=0)
+
+
+def test_a_factory_of_something_else_is_refused() -> None:
+    with pytest.raises(TypeError, match="gave a Linear; make it a subclass of"):
+        build(lambda i, o: torch.nn.Linear(2, 3), (2,), (3,))
 
 
 def test_bernoulli_log_prob_is_exact_far_from_zero() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Independent, LogNormal, MultivariateNormal, Normal
 
-from lit_gen.objectives import bits_per_dim, kl_divergence, log_mean_exp, variational_bound
+from lit_gen.objectives import bits_per_dim, kl_divergence, variational_bound
 
 
 def test_closed_form_kl_of_gaussians() -> None:
@@ -42,12 +42,6 @@ def test_bits_per_dim_of_mnist_numbers(nats: float, bits: float) -> None:
 
 def test_uniform_density_costs_eight_bits() -> None:
     assert bits_per_dim(torch.tensor(0.0), 784, is_density=True).item() == 8.0
-
-
-def test_log_mean_exp_does_not_overflow_and_is_no_mean_of_logs() -> None:
-    weights = torch.tensor([[1000.0, 0.0], [1002.0, math.log(3.0)]])
-    expected = torch.tensor([1002.0 + math.log((1 + math.exp(-2)) / 2), math.log(2.0)])
-    torch.testing.assert_close(log_mean_exp(weights), expected)
 
 
 def test_kl_of_correlated_gaussian_uses_torch() -> None:
