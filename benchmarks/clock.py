@@ -1,0 +1,30 @@
+"""The time that a training takes, also one that was interrupted and resumed."""
+
+import time
+
+import lightning.pytorch as pl
+
+
+class TrainingTime(pl.Callback):
+    """Seconds from the first batch of a fit to its end, checkpoints and validation included, kept in checkpoints."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._start: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time of this fit so far, and of the parts before that it was resumed from."""
+        return self._before + (0.0 if self._start is None else time.perf_counter() - self._start)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before, self._start = self.seconds, None
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._before = state_dict["seconds"]

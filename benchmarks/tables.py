@@ -1,0 +1,129 @@
+"""Tables of README files, rendered from receipts: pure functions, no number is typed by hand."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Receipt = Mapping[str, Any]
+NOT_RUN = "not yet run"
+
+
+def replace_tables(text: str, tables: Mapping[str, str]) -> str:
+    """Put each table between its markers ``<!-- table:NAME -->`` and ``<!-- /table -->``.
+
+    Args:
+        text: a page in Markdown.
+        tables: tables by name; those that the page has no markers for are left out.
+
+    Raises:
+        ValueError: the page has markers for a table that is not given, or an opening marker without its end.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in tables:
+            raise ValueError(f"there is no table {name!r} to put between the markers; there are {', '.join(tables)}")
+        return f"<!-- table:{name} -->\n{tables[name].strip()}\n<!-- /table -->"
+
+    filled, count = re.subn(r"<!-- table:([\w-]+) -->.*?<!-- /table -->", fill, text, flags=re.DOTALL)
+    if count != text.count("<!-- table:"):
+        raise ValueError("a marker <!-- table:NAME --> is not followed by <!-- /table --> before the next one")
+    return filled
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def cite(number: Mapping[str, Any] | None) -> str:
+    """A published number with its source: ``{"value", "source"}`` and optionally ``url``."""
+    if number is None:
+        return "none published"
+    source = f"[{number['source']}]({number['url']})" if "url" in number else number["source"]
+    return f"{number['value']:.2f} ({source})"
+
+
+def result(row: Mapping[str, Any], receipt: Receipt | None) -> str:
+    """Our number of a row, linked to its receipt."""
+    if receipt is None:
+        return NOT_RUN
+    return f"[{receipt['value']:.2f}](results/{row['name']}.json)"
+
+
+def rows_table(rows: Sequence[Mapping[str, Any]], receipts: Mapping[str, Receipt]) -> str:
+    """Every row with what was measured, our number and the published ones."""
+    lines = []
+    for row in rows:
+        receipt = receipts.get(row["name"])
+        others = "; ".join(map(cite, row.get("others") or [])) or "–"
+        ours = f"**{result(row, receipt)}**" if receipt else NOT_RUN
+        spent = "–"
+        if receipt:
+            time, on = duration(receipt["train_seconds"]), machine(receipt["provenance"])
+            spent = f"{receipt['epochs']} epochs, {time}, {on}"
+        measured = f"{row['what']}. {receipt['data'] if receipt else row['protocol']}"
+        lines.append([f"`{row['name']}`", f"`{row['config']}`", measured, ours, cite(row.get("paper")), others, spent])
+    header = ["row", "config", "what is measured", "ours", "paper", "others", "cost"]
+    return markdown(header, lines)
+
+
+def models_table(
+    models: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], receipts: Mapping[str, Receipt]
+) -> str:
+    """The models of the package for the front page: class, year, paper, config, our number and the paper's."""
+    by_name = {row["name"]: row for row in rows}
+    lines = []
+    for model in models:
+        row = by_name[model["row"]]
+        receipt = receipts.get(row["name"])
+        ours = result(row, receipt).replace("(results/", "(benchmarks/results/")
+        numbers = f"{ours} / {cite(row.get('paper'))}: {row['what']}"
+        paper = f"[{model['paper']}]({model['url']})"
+        lines.append([f"`{model['class']}`", str(model["year"]), paper, f"`{row['config']}`", numbers])
+    return markdown(["model", "year", "paper", "config", "ours / published"], lines)
+
+
+def throughput_table(receipt: Receipt | None) -> str:
+    """Images per second and the ratios to the targets."""
+    if receipt is None:
+        return NOT_RUN
+    speed, ratios, targets = receipt["images_per_second"], receipt["ratios"], receipt["targets"]
+    lines = [
+        [name, f"{speed[name]:,.0f}"]
+        + [
+            f"{ratios[key]:.2f} (target {targets[key]})" if key in targets else f"{ratios[key]:.2f}"
+            for ours in ("with the bar", "without the bar")
+            for key in [f"{ours} / {name}"]
+        ]
+        for name in ("bare", "torchvision", "pythae")
+    ]
+    own = [[f"lit_gen {way}", f"{speed[f'lit_gen {way}']:,.0f}", "", ""] for way in ("with the bar", "without the bar")]
+    table = markdown(["one epoch", "images/s", "lit_gen with the bar / this", "without the bar / this"], own + lines)
+    bound = receipt["bound"]
+    times = bound["milliseconds_per_image"]
+    return (
+        f"{table}\n\nThe bound with {bound['samples']} samples takes {times['lit_gen']:.2f} ms an image here and"
+        f" {times['pythae']:.2f} ms in pythae: {ratios['bound / pythae']:.1f} times faster"
+        f" (target {targets['bound / pythae']:g}).\n\n"
+        f"{receipt['network']}, batches of {receipt['batch_size']}, {receipt['images']:,} images of"
+        f" {receipt['data']}, the best of {receipt['repeats']} interleaved epochs; {machine(receipt['provenance'])};"
+        f" [receipt](results/throughput.json)."
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def machine(provenance: Mapping[str, Any]) -> str:
+    """Hardware and torch in a few words."""
+    hardware, torch = provenance["hardware"], provenance["versions"]["torch"]
+    if "gpu" in hardware:
+        return f"{hardware['gpu']}, torch {torch}"
+    threads = "1 thread" if hardware["threads"] == 1 else f"{hardware['threads']} threads"
+    return f"{threads} of {hardware['cores']} cores of {hardware['cpu']}, torch {torch}"

@@ -1,0 +1,285 @@
+"""Images per second of one training epoch of an MLP VAE, beside what a user could write or install instead.
+
+    python benchmarks/throughput.py --root data
+
+One network (784-500-20, tanh, Bernoulli pixels), one batch size (100), one optimizer (Adam), one thread:
+
+- lit_gen: its Trainer as ``lit-gen fit`` sets it up, with CSV logger, checkpoints, its default callbacks and the bar;
+- bare: a plain PyTorch loop over one tensor in memory, written to be fast (fused Adam, one fused loss);
+- torchvision: lit_gen's module and Trainer fed by torchvision's MNIST and a DataLoader with 0 and with 2 workers;
+- pythae (``pip install lit-gen[benchmarks]``): its own trainer with its own defaults.
+
+Contestants take turns, the best of several epochs counts. Also the importance-weighted bound with 200 samples beside
+pythae's ``get_nll``, on equal weights.
+"""
+
+import argparse
+import contextlib
+import gc
+import gzip
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before torch is imported: threads of other libraries count too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.data import DataLoader, Subset
+from torchvision import datasets, transforms
+
+from benchmarks.clock import TrainingTime
+from benchmarks.receipts import RESULTS, provenance, write_receipt
+from lit_gen.cli import LitGenCLI
+from lit_gen.data import MNIST
+from lit_gen.models import VAE
+
+BATCH, HIDDEN, LATENT = 100, 500, 20
+TARGETS = {
+    "with the bar / bare": 0.85,
+    "without the bar / bare": 0.9,
+    "with the bar / torchvision": 2.0,
+    "with the bar / pythae": 1.5,
+    "bound / pythae": 3.0,
+}
+
+
+def write_random_idx(root: Path, images: int) -> None:
+    """Random bytes in the layout of MNIST's four files, for machines without MNIST: pixels do not change the speed."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part, count in (("train", images), ("t10k", 100)):
+        for kind, shape, high in (("images-idx3", (count, 28, 28), 256), ("labels-idx1", (count,), 10)):
+            header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+            data = random.integers(0, high, shape, dtype=np.uint8)
+            (folder / f"{part}-{kind}-ubyte").write_bytes(header + data.tobytes())
+
+
+def readable_root(root: Path, folder: Path, images: int) -> tuple[Path, str]:
+    """A root from which torchvision too can read, and what the data there is.
+
+    torchvision reads only files that are not gzipped and would unpack them beside, which may not be allowed.
+
+    Args:
+        root: what the user gave.
+        folder: an empty folder, for unpacked or random files.
+        images: number of training images, if random ones must do.
+    """
+    raw = root / "MNIST" / "raw"
+    if (raw / "train-images-idx3-ubyte").is_file():
+        return root, "MNIST"
+    if not (raw / "train-images-idx3-ubyte.gz").is_file():
+        write_random_idx(folder, images)
+        return folder, "random bytes in the layout of MNIST's files"
+    (folder / "MNIST" / "raw").mkdir(parents=True)
+    for path in raw.glob("*-ubyte.gz"):
+        (folder / "MNIST" / "raw" / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    return folder, "MNIST"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Draw progress bars, whose cost belongs to the measurement, where nobody sees them."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
+@contextlib.contextmanager
+def without_lightning_settings() -> Iterator[None]:
+    """A process that never imported Lightning, which makes torch ask NVML for GPUs at every optimizer step."""
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
+
+
+def lit_gen_epoch(root: str, images: int, bar: bool, workers: int | None = None) -> float:
+    """An epoch as ``lit-gen fit`` runs it: logger, checkpoints and the default callbacks.
+
+    Args:
+        root: folder that holds MNIST.
+        images: images of the epoch.
+        bar: with the progress bar.
+        workers: None for lit_gen's data; else those of a ``DataLoader`` over torchvision's data set.
+    """
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        words = ["--model=VAE", f"--model.latent_dim={LATENT}", "--data=MNIST", f"--data.root={root}"]
+        words += [f"--data.batch_size={BATCH}", "--data.binarization=stochastic", "--data.val_size=0"]
+        words += [f"--data.subset={images}", f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
+        words += ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
+        words += [f"--trainer.enable_progress_bar={bar}", "--trainer.callbacks+=benchmarks.clock.TrainingTime"]
+        cli: Any = LitGenCLI(words, run=False)
+        if workers is None:
+            cli.trainer.fit(cli.model, cli.datamodule)
+        else:
+            cli.trainer.fit(cli.model, torchvision_loader(root, images, workers))
+    return next(callback for callback in cli.trainer.callbacks if isinstance(callback, TrainingTime)).seconds
+
+
+def bare_epoch(images: Tensor) -> float:
+    """The lean loop: images ``(N, 784)`` uint8 in memory, stochastic binarization, summed losses, fused Adam."""
+    encoder = nn.Sequential(nn.Linear(784, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 2 * LATENT))
+    decoder = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 784))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3, fused=True)
+    with without_lightning_settings():
+        start = time.perf_counter()
+        for indices in torch.randperm(len(images)).split(BATCH):
+            grey = images.index_select(0, indices)
+            x = torch.rand(grey.shape).lt_(grey / 255)
+            mean, log_variance = encoder(x).chunk(2, 1)
+            z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+            reconstruction = binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
+            kl = -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum()
+            loss = (reconstruction + kl) / len(x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return time.perf_counter() - start
+
+
+def torchvision_loader(root: str, images: int, workers: int) -> DataLoader:
+    """torchvision's own way: a Pillow image and ``ToTensor`` for each item."""
+    dataset = datasets.MNIST(root, train=True, transform=transforms.ToTensor())
+    return DataLoader(Subset(dataset, range(images)), BATCH, shuffle=True, num_workers=workers)
+
+
+def pythae_model() -> Any:
+    """pythae's VAE with the same layers."""
+    from pythae.models import VAE as PythaeVAE
+    from pythae.models import VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(784, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 2 * LATENT))
+
+        def forward(self, x: Tensor) -> Any:
+            mean, log_variance = self.layers(x.flatten(1)).chunk(2, 1)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(LATENT, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 784), nn.Sigmoid())
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.layers(z).unflatten(1, (1, 28, 28)))
+
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENT, reconstruction_loss="bce")
+    return PythaeVAE(config, Encoder(), Decoder())
+
+
+def pythae_epoch(images: Tensor) -> float:
+    """``train_step`` of pythae's trainer, which is its epoch, with its progress bar; grey images, not binarized."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    dataset = BaseDataset(images.unflatten(1, (1, 28, 28)) / 255, torch.zeros(len(images)))
+    with tempfile.TemporaryDirectory() as folder, quiet(), without_lightning_settings():
+        config = BaseTrainerConfig(folder, per_device_train_batch_size=BATCH, num_epochs=1, learning_rate=1e-3)
+        trainer = BaseTrainer(pythae_model(), dataset, training_config=config)
+        trainer.prepare_training()
+        start = time.perf_counter()
+        trainer.train_step(1)
+        return time.perf_counter() - start
+
+
+def bounds(images: Tensor, repeats: int, samples: int = 200) -> dict[str, Any]:
+    """Milliseconds per image of the bound here and of ``get_nll``, and both values, with equal weights."""
+    ours: Any = VAE((1, 28, 28), LATENT).eval()
+    theirs = pythae_model().eval()
+    theirs.encoder.layers.load_state_dict(ours.encoder.layers.state_dict())
+    theirs.decoder.layers.load_state_dict(ours.decoder.layers.state_dict())
+    few = images[: max(1, len(images) // 5)]
+    best, values = {"lit_gen": float("inf"), "pythae": float("inf")}, {}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        bound = torch.cat([ours.lower_bound(batch, samples) for batch in images.split(BATCH)])
+        best["lit_gen"] = min(best["lit_gen"], (time.perf_counter() - start) / len(images))
+        start = time.perf_counter()
+        with torch.no_grad():
+            values["pythae"] = float(theirs.get_nll(few, n_samples=samples))
+        best["pythae"] = min(best["pythae"], (time.perf_counter() - start) / len(few))
+        values["lit_gen"] = float(bound[: len(few)].mean())
+    return {
+        "samples": samples,
+        "milliseconds_per_image": {name: 1000 * seconds for name, seconds in best.items()},
+        "images": {"lit_gen": len(images), "pythae": len(few)},
+        "nats_on_the_same_images": values,
+    }
+
+
+def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
+    """All contestants in turn; the best time of each."""
+    data: Any = MNIST(root, val_size=0)
+    pixels = data.load("train").images[:images].flatten(1)
+    contestants: dict[str, Callable[[], float]] = {
+        "lit_gen with the bar": lambda: lit_gen_epoch(root, images, bar=True),
+        "bare": lambda: bare_epoch(pixels),
+        "lit_gen without the bar": lambda: lit_gen_epoch(root, images, bar=False),
+        "pythae": lambda: pythae_epoch(pixels),
+        "torchvision, 0 workers": lambda: lit_gen_epoch(root, images, bar=True, workers=0),
+        "torchvision, 2 workers": lambda: lit_gen_epoch(root, images, bar=True, workers=2),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for repeat in range(repeats):
+        for name, epoch in contestants.items():
+            torch.manual_seed(repeat)
+            gc.collect()  # or a contestant pays for the litter of the one before
+            seconds[name].append(epoch())
+            print(f"{name:<24} {images / seconds[name][-1]:>8,.0f} images/s", flush=True)
+    speed = {name: images / min(times) for name, times in seconds.items()}
+    speed["torchvision"] = max(value for name, value in speed.items() if name.startswith("torchvision"))
+    test = data.load("test").images[: 2 * BATCH].float() / 255
+    bound = bounds((test > 0.5).float(), repeats)
+    times = bound["milliseconds_per_image"]
+    ratios = {
+        f"{ours} / {other}": speed[f"lit_gen {ours}"] / speed[other]
+        for ours in ("with the bar", "without the bar")
+        for other in ("bare", "torchvision", "pythae")
+    } | {"bound / pythae": times["pythae"] / times["lit_gen"]}
+    return {"images_per_second": speed, "seconds_of_each_epoch": seconds, "bound": bound, "ratios": ratios}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data", help="folder that holds MNIST in torchvision's layout")
+    parser.add_argument("--images", type=int, default=60_000, help="images of an epoch")
+    parser.add_argument("--repeats", type=int, default=4, help="epochs of each contestant, of which the best counts")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=RESULTS / "throughput.json", help="the receipt")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")  # advice on loaders and loggers, which are as they are on purpose
+    conditions = provenance(["pythae"])
+    with tempfile.TemporaryDirectory() as folder:
+        root, data = readable_root(Path(options.root), Path(folder), options.images)
+        result = measure(str(root), options.images, options.repeats)
+    for name, ratio in result["ratios"].items():
+        target = f"   (target {TARGETS[name]})" if name in TARGETS else ""
+        print(f"{name:<32} {ratio:6.2f}{target}")
+    network = f"VAE 784-{HIDDEN}-{LATENT}, tanh, Bernoulli pixels"
+    settings = {"network": network, "batch_size": BATCH, "images": options.images, "repeats": options.repeats}
+    write_receipt(options.output, {**settings, "data": data, **result, "targets": TARGETS, "provenance": conditions})
+    print(f"receipt: {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Tables from receipts, and the receipts that are published."""
+
+import json
+import re
+
+import pytest
+
+from benchmarks.receipts import RESULTS, read_receipts
+from benchmarks.reproduce import PAGES, declared, find_row
+from benchmarks.tables import NOT_RUN, duration, models_table, replace_tables, rows_table, throughput_table
+
+ROW = {
+    "name": "r",
+    "config": "vae/x",
+    "what": "bound, nats",
+    "protocol": "a protocol",
+    "paper": {"value": 88.7, "source": "Somebody 2015", "url": "https://example.org"},
+    "others": [{"value": 89.78, "source": "a peer"}],
+}
+PROVENANCE = {"hardware": {"cpu": "A CPU", "cores": 2, "threads": 1}, "versions": {"torch": "2.15.0"}}
+RECEIPT = {
+    "value": 88.123,
+    "data": "the data",
+    "epochs": 7,
+    "train_seconds": 600.0,
+    "provenance": PROVENANCE,
+}
+MODEL = {"class": "VAE", "year": 2013, "paper": "A Paper", "url": "https://example.org/p", "row": "r"}
+
+
+def cells(table: str) -> list[str]:
+    return [cell.strip() for cell in table.splitlines()[2].strip("|").split("|")]
+
+
+def test_only_what_lies_between_markers_is_replaced() -> None:
+    page = "before <!-- table:a -->\nold\nold\n<!-- /table --> between <!-- table:b --><!-- /table --> after"
+    filled = replace_tables(page, {"a": "A\n", "b": "B", "unused": "C"})
+    assert filled == "before <!-- table:a -->\nA\n<!-- /table --> between <!-- table:b -->\nB\n<!-- /table --> after"
+    assert replace_tables(filled, {"a": "A", "b": "B"}) == filled
+
+
+def test_a_page_without_markers_stays() -> None:
+    assert replace_tables("no tables here", {"a": "A"}) == "no tables here"
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        ("<!-- table:c --><!-- /table -->", "no table 'c'.* a"),
+        ("<!-- table:a --> no end", "not followed"),
+        ("<!-- table:a --> <!-- table:a --><!-- /table -->", "not followed"),
+    ],
+)
+def test_wrong_markers_are_refused(page: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace_tables(page, {"a": "A"})
+
+
+def test_a_row_without_receipt_is_not_yet_run() -> None:
+    assert cells(rows_table([ROW], {}))[3] == NOT_RUN
+    assert NOT_RUN in cells(models_table([MODEL], [ROW], {}))[4]
+    assert throughput_table(None) == NOT_RUN
+
+
+def test_a_row_shows_the_number_of_its_receipt_and_the_published_ones() -> None:
+    shown = cells(rows_table([ROW], {"r": RECEIPT}))
+    assert shown[0] == "`r`"
+    assert shown[3] == "**[88.12](results/r.json)**"
+    assert shown[4] == "88.70 ([Somebody 2015](https://example.org))"
+    assert shown[5] == "89.78 (a peer)"
+    assert shown[6] == "7 epochs, 10 min, 1 thread of 2 cores of A CPU, torch 2.15.0"
+
+
+def test_a_row_shows_the_data_it_was_run_on_not_what_was_declared() -> None:
+    assert cells(rows_table([ROW], {}))[2] == "bound, nats. a protocol"
+    assert cells(rows_table([ROW], {"r": RECEIPT}))[2] == "bound, nats. the data"
+
+
+def test_a_model_links_to_the_receipt_from_the_front_page() -> None:
+    shown = cells(models_table([MODEL], [ROW], {"r": RECEIPT}))
+    assert shown[:4] == ["`VAE`", "2013", "[A Paper](https://example.org/p)", "`vae/x`"]
+    assert shown[4].startswith("[88.12](benchmarks/results/r.json) / 88.70 (")
+
+
+def test_throughput_shows_every_ratio_with_its_target() -> None:
+    others = {"bare": 1000.0, "torchvision": 300.0, "pythae": 500.0}
+    ratios = {f"{ours} / {other}": 2.25 for ours in ("with the bar", "without the bar") for other in others}
+    receipt = {
+        "images_per_second": {**others, "lit_gen with the bar": 900.0, "lit_gen without the bar": 950.0},
+        "ratios": {**ratios, "bound / pythae": 4.0},
+        "targets": {"with the bar / bare": 0.85, "bound / pythae": 3.0},
+        "bound": {"samples": 200, "milliseconds_per_image": {"lit_gen": 2.0, "pythae": 8.0}},
+        "network": "a network",
+        "batch_size": 100,
+        "images": 60000,
+        "repeats": 4,
+        "data": "MNIST",
+        "provenance": PROVENANCE,
+    }
+    shown = throughput_table(receipt)
+    assert "| lit_gen with the bar | 900 |" in shown
+    assert "| bare | 1,000 | 2.25 (target 0.85) | 2.25 |" in shown
+    assert "4.0 times faster (target 3)" in shown
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (7300, "2.0 h")])
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_an_unknown_row_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="vae-digits"):
+        find_row("vae")
+
+
+def test_rows_and_models_are_declared_consistently() -> None:
+    rows, models = declared()
+    names = [row["name"] for row in rows]
+    assert len(set(names)) == len(names)
+    assert {model["row"] for model in models} <= set(names)
+    for row in rows:
+        assert (PAGES[1].parent / "configs" / f"{row['config']}.yaml").is_file()
+        for number in [row.get("paper"), *row.get("others", [])]:
+            assert number is None or {"value", "source"} <= set(number)
+
+
+def test_published_receipts_are_whole_and_name_no_folder_of_a_machine() -> None:
+    rows = {row["name"] for row in declared()[0]}
+    for name, receipt in read_receipts(RESULTS).items():
+        assert name == "throughput" or (name in rows and receipt["row"] == name and not receipt["quick"])
+        assert receipt["provenance"]["versions"]["torch"]
+        # An absolute path, on its own or after the equals sign of an option.
+        assert not re.findall(r'"(?:--[^"=]*=)?(?:/|[A-Z]:\\|~)[^"]*"', json.dumps(receipt))
+
+
+def test_tables_on_the_pages_are_those_of_the_receipts() -> None:
+    rows, models = declared()
+    receipts = read_receipts(RESULTS)
+    tables = {
+        "rows": rows_table(rows, receipts),
+        "throughput": throughput_table(receipts.get("throughput")),
+        "models": models_table(models, rows, receipts),
+    }
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert replace_tables(text, tables) == text, f"run python benchmarks/reproduce.py --render ({page.name})"

@@ -1,0 +1,53 @@
+"""The contestants of the speed comparison run, and train the same thing."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision import datasets
+
+from benchmarks.throughput import bare_epoch, lit_gen_epoch, readable_root, write_random_idx
+from lit_gen.data import MNIST
+
+
+def test_random_files_are_read_as_mnist(tmp_path: Path) -> None:
+    write_random_idx(tmp_path, 50)
+    theirs = datasets.MNIST(str(tmp_path), train=True)
+    ours = MNIST(str(tmp_path), val_size=0).load("train")
+    assert torch.equal(theirs.data, ours.images[:, 0])
+    assert torch.equal(theirs.targets, ours.targets)
+    assert 100 < theirs.data.float().mean() < 155
+
+
+def test_gzipped_files_are_unpacked_elsewhere(tmp_path: Path) -> None:
+    plain, zipped, folder = tmp_path / "plain", tmp_path / "zipped", tmp_path / "folder"
+    write_random_idx(plain, 20)
+    (zipped / "MNIST" / "raw").mkdir(parents=True)
+    for path in (plain / "MNIST" / "raw").iterdir():
+        (zipped / "MNIST" / "raw" / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    before = sorted(zipped.rglob("*"))
+    assert readable_root(plain, folder, 20) == (plain, "MNIST")
+    assert readable_root(zipped, folder, 20) == (folder, "MNIST")
+    assert sorted(zipped.rglob("*")) == before
+    assert torch.equal(datasets.MNIST(str(folder)).data, datasets.MNIST(str(plain)).data)
+    root, data = readable_root(tmp_path / "nothing", tmp_path / "other", 20)
+    assert root == tmp_path / "other"
+    assert "random" in data
+
+
+@pytest.mark.filterwarnings(
+    # What the command line says of a plain loader that is not lit_gen's.
+    "ignore:The number of training batches .* is smaller than the logging interval:UserWarning"
+)
+def test_every_contestant_without_extras_runs(tmp_path: Path) -> None:
+    write_random_idx(tmp_path, 300)
+    root = str(tmp_path)
+    times = [
+        bare_epoch(MNIST(root, val_size=0).load("train").images.flatten(1)),
+        lit_gen_epoch(root, 300, bar=True),
+        lit_gen_epoch(root, 300, bar=False),
+        lit_gen_epoch(root, 300, bar=False, workers=0),
+    ]
+    assert np.all(np.array(times) > 0)
