@@ -1,5 +1,19 @@
 """Algorithms on densities, without Lightning."""
 
+from lit_gen.inference.ais import AnnealedPath, PartitionEstimate, ais, published_temperatures, reverse_ais
+from lit_gen.inference.enumeration import binary_states, enumerated_log_partition
+from lit_gen.inference.gibbs import chain, run_chain
 from lit_gen.inference.importance import importance_bound
 
-__all__ = ["importance_bound"]
+__all__ = [
+    "AnnealedPath",
+    "PartitionEstimate",
+    "ais",
+    "binary_states",
+    "chain",
+    "enumerated_log_partition",
+    "importance_bound",
+    "published_temperatures",
+    "reverse_ais",
+    "run_chain",
+]
