@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,22 @@ from torch import Tensor
 
 import lit_gen.models
 from lit_gen.data import Synthetic
-from lit_gen.models import VAE, Classifier, load_model
+from lit_gen.models import RBM, VAE, Classifier, EnergyModel, PersistentContrastiveDivergence, load_model
 from lit_gen.models.base import (
     Conditional,
     Decodes,
     Encodes,
+    EstimatesPartition,
     GenerativeModel,
+    HasFilters,
+    HasFreeEnergy,
     HasLowerBound,
+    HasTrajectory,
     LikelihoodModel,
     LitGenModule,
     Reconstructs,
 )
-from lit_gen.networks import MLP, ConvDecoder, ConvEncoder, DiscretizedLogisticLikelihood, Shape
+from lit_gen.networks import MLP, ConvDecoder, ConvEncoder, DiscretizedLogisticLikelihood, GaussianVisible, Shape
 from tests.conditional import ClassVAE
 from tests.resume import assert_exact_resume
 
@@ -39,7 +44,13 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "VAE-conv-logistic": lambda: VAE(SHAPE, 4, conv_encoder, conv_decoder, DiscretizedLogisticLikelihood),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
+    "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
+    "RBM-gaussian-pcd": lambda: RBM(SHAPE, 8, GaussianVisible, persistent, sample_steps=5),
 }
+
+
+def persistent() -> PersistentContrastiveDivergence:
+    return PersistentContrastiveDivergence(2, num_chains=7)
 
 
 def conv_encoder(input_shape: Shape, output_shape: Shape) -> ConvEncoder:
@@ -70,7 +81,7 @@ def trainer(folder: Path, **arguments: Any) -> pl.Trainer:
 def test_every_concrete_model_is_here() -> None:
     exported = {getattr(lit_gen.models, name) for name in lit_gen.models.__all__}
     concrete = {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, LitGenModule)}
-    concrete -= {LitGenModule, GenerativeModel, LikelihoodModel}
+    concrete -= {LitGenModule, GenerativeModel, LikelihoodModel, EnergyModel}
     assert concrete == {type(make()) for make in MODELS.values()} - {ClassVAE}
 
 
@@ -107,9 +118,22 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
         assert model.encode(images, condition).event_shape == model.latent_shape
     if isinstance(model, HasLowerBound):
         assert model.lower_bound(images, 3, condition).shape == (len(images),)
+    if isinstance(model, HasFreeEnergy):
+        assert model.free_energy(images).shape == (len(images),)
+    if isinstance(model, HasFilters):
+        assert model.filters().shape[1:] == SHAPE
+    if isinstance(model, HasTrajectory):
+        frames = list(model.trajectory(2))
+        check_images(frames[-1].images, 2)
+    if isinstance(model, EstimatesPartition):
+        for estimate in (model.log_partition_ais(5, 10), model.log_partition_reverse_ais(images, 10, 2)):
+            assert isfinite(estimate.log_partition)
     if isinstance(model, LikelihoodModel):
         terms = model.objective(images, condition)
         assert all(term is None or term.shape == (len(images),) for term in terms)
+    if isinstance(model, EnergyModel):
+        state = model.gibbs(model.data_state(images), 2)
+        assert model.energy(state).shape == model.data_energy(images).shape == (len(images),)
 
 
 def prepared() -> Synthetic:

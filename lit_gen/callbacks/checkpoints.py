@@ -46,7 +46,7 @@ class BestAndLast(ModelCheckpoint):
     goes on from one of them. A ``monitor`` that looks like a misspelt name is refused after the first validation.
 
     Args:
-        monitor: logged value that says which is best.
+        monitor: logged value that says which is best; None: the newest is.
         mode: whether the best is the smallest or the largest.
         save_top_k: number of best checkpoints to keep.
         every_n_train_steps: rewrite ``last.ckpt`` after this many steps too, for long epochs; None: only after epochs.
@@ -55,7 +55,7 @@ class BestAndLast(ModelCheckpoint):
 
     def __init__(
         self,
-        monitor: str = "val/loss",
+        monitor: str | None = "val/loss",
         mode: Literal["min", "max"] = "min",
         save_top_k: int = 1,
         every_n_train_steps: int | None = None,

@@ -3,7 +3,23 @@
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.checkpoint import load_model
 from lit_gen.models.classifier import Classifier
+from lit_gen.models.energy import EnergyModel
+from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhase, PersistentContrastiveDivergence
 from lit_gen.models.optimizers import FusedAdam
+from lit_gen.models.rbm import RBM
 from lit_gen.models.vae import VAE
 
-__all__ = ["VAE", "Classifier", "FusedAdam", "GenerativeModel", "LikelihoodModel", "LitGenModule", "load_model"]
+__all__ = [
+    "RBM",
+    "VAE",
+    "Classifier",
+    "ContrastiveDivergence",
+    "EnergyModel",
+    "FusedAdam",
+    "GenerativeModel",
+    "LikelihoodModel",
+    "LitGenModule",
+    "NegativePhase",
+    "PersistentContrastiveDivergence",
+    "load_model",
+]

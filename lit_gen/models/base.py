@@ -21,7 +21,9 @@ from lit_gen.models.capabilities import (
     Conditional,
     Decodes,
     Encodes,
+    EstimatesPartition,
     Frame,
+    HasFilters,
     HasFreeEnergy,
     HasLogProb,
     HasLowerBound,
@@ -37,8 +39,10 @@ __all__ = [
     "Conditional",
     "Decodes",
     "Encodes",
+    "EstimatesPartition",
     "Frame",
     "GenerativeModel",
+    "HasFilters",
     "HasFreeEnergy",
     "HasLogProb",
     "HasLowerBound",
@@ -65,8 +69,8 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
     subclass that overrides ``on_save_checkpoint`` calls ``super()``.
     """
 
-    monitor: str = "val/loss"
-    """Logged value by which the best checkpoint is chosen."""
+    monitor: str | None = "val/loss"
+    """Logged value by which the best checkpoint is chosen; None: the newest is the best."""
     monitor_mode: Literal["min", "max"] = "min"
     """Whether the best is the smallest or the largest."""
 
@@ -166,6 +170,9 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
 
         A ``ReduceLROnPlateau`` watches the value it names (Lightning's own class has ``monitor``), or :attr:`monitor`,
         and steps in epochs with validation.
+
+        Raises:
+            ValueError: a ``ReduceLROnPlateau`` names no value, and :attr:`monitor` is None.
         """
         if make_scheduler is None:
             return optimizer
@@ -173,6 +180,11 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
         if not isinstance(scheduler, ReduceLROnPlateau):
             return [optimizer], [scheduler]
         watched = getattr(scheduler, "monitor", self.monitor)
+        if watched is None:
+            raise ValueError(
+                f"{type(self).__name__} has no value of its own that a ReduceLROnPlateau could watch; name one"
+                " (lightning.pytorch.cli.ReduceLROnPlateau with monitor), or take a schedule that needs none"
+            )
         every = self.trainer.check_val_every_n_epoch or 1
         return {
             "optimizer": optimizer,
@@ -192,6 +204,9 @@ class GenerativeModel(LitGenModule):
     Args:
         image_shape: ``(C, H, W)`` of one image, or ``(1, D, H, W)`` of voxels; the command line takes it from the data.
     """
+
+    needs_binary = False
+    """Whether pixels must be 0 or 1 for what the model says of its likelihood to hold."""
 
     def __init__(self, image_shape: Shape) -> None:
         super().__init__()
@@ -252,6 +267,19 @@ class GenerativeModel(LitGenModule):
             raise ValueError(f"{type(self).__name__} is conditioned on {names}, the data has none; use labelled data")
         return images, self.target_condition(target)
 
+    def refuse_half_precision(self) -> None:
+        """Refuse to train in half precision throughout: ``setup`` of every model of densities or energies calls this.
+
+        Raises:
+            ValueError: the trainer's precision is ``bf16-true`` or ``16-true``.
+        """
+        if self.trainer.precision in ("bf16-true", "16-true"):
+            half = self.trainer.precision
+            raise ValueError(
+                f"likelihoods and energies are wrong in precision {half}, which rounds the grey levels of the images"
+                f" themselves; use {half.replace('true', 'mixed')}"
+            )
+
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """As many samples as the batch has images, given the batch's conditions if the model takes any."""
         images, condition = self.unpack(batch)
@@ -271,8 +299,6 @@ class LikelihoodModel(GenerativeModel):
 
     is_density = False
     """Whether ``elbo`` is a density over continuous pixels: decides the conversion to bits per dimension."""
-    needs_binary = False
-    """Whether pixels must be 0 or 1 for ``elbo`` to bound a log-likelihood."""
 
     def __init__(
         self,
@@ -294,12 +320,7 @@ class LikelihoodModel(GenerativeModel):
         """
 
     def setup(self, stage: str) -> None:
-        if self.trainer.precision in ("bf16-true", "16-true"):
-            half = self.trainer.precision
-            raise ValueError(
-                f"likelihoods are wrong in precision {half}, which rounds the grey levels of the images themselves; use"
-                f" {half.replace('true', 'mixed')}"
-            )
+        self.refuse_half_precision()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, condition = self.unpack(batch)

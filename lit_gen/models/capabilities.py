@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lit_gen.inference import PartitionEstimate
+
 
 class Frame(NamedTuple):
     """One step of the way by which samples come to be."""
@@ -80,6 +82,39 @@ class HasFreeEnergy(ABC):
     @abstractmethod
     def free_energy(self, images: Tensor, condition: Any = None) -> Tensor:
         """``(B,)`` nats; lower is likelier."""
+
+
+class EstimatesPartition(HasFreeEnergy):
+    """Can estimate the constant that its free energy lacks: log p(x) = -F(x) - log Z."""
+
+    @abstractmethod
+    def log_partition_ais(self, num_chains: int = 100, num_temperatures: int = 14_500) -> PartitionEstimate:
+        """log Z by annealing from a base that fits the pixel means: too low on average, log p(x) too high.
+
+        Args:
+            num_chains: independent chains.
+            num_temperatures: steps of each chain.
+        """
+
+    @abstractmethod
+    def log_partition_reverse_ais(
+        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000
+    ) -> PartitionEstimate:
+        """log Z by annealing samples of the model back to the base: too high on average, log p(x) too low.
+
+        Args:
+            images: ``(num_chains, C, H, W)`` in [0, 1], where the Markov chains that draw the samples begin.
+            num_temperatures: steps of each chain.
+            burn_in: Gibbs steps from the images to the samples.
+        """
+
+
+class HasFilters(ABC):
+    """Has units whose weights to the pixels are worth a look."""
+
+    @abstractmethod
+    def filters(self) -> Tensor:
+        """``(units, C, H, W)``, of any range."""
 
 
 class HasTrajectory(ABC):

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.cli import instantiate_module
 from torch import Tensor, nn
 
-from lit_gen.networks import Likelihood, Network, Recorded
+from lit_gen.networks import Recorded
 
 if TYPE_CHECKING:
     from lit_gen.models.base import LitGenModule
@@ -40,10 +40,8 @@ def plain(value: Any, strict: bool = True) -> Any:
         return {str(key): plain(item, strict) for key, item in value.items()}
     if isinstance(value, Sequence):
         return [plain(item, strict) for item in value]
-    if isinstance(value, Network | Likelihood):
-        return plain(value.specification(skip=value.sizes), strict)
     if isinstance(value, Recorded):
-        return plain(value.specification(), strict)
+        return plain(value.specification(skip=value.sizes), strict)
     if isinstance(value, type):
         return {"class_path": f"{value.__module__}.{value.__qualname__}"}
     try:
@@ -83,8 +81,8 @@ def _plain_argument(module: "LitGenModule", name: str, value: Any) -> Any:
 def stored_hyperparameters(module: "LitGenModule") -> dict[str, Any]:
     """What a checkpoint stores of a module's construction, the same whether the command line or Python built it.
 
-    Factories of networks are stored as the network they made. Other callables (an optimizer given as a lambda) have no
-    plain form and are left out: loading uses the default of their argument.
+    Factories of networks and other parts are stored as what they made. Other callables (an optimizer given as a lambda)
+    have no plain form and are left out: loading uses the default of their argument.
     """
     if "_class_path" in module.hparams:
         return {**plain(dict(module.hparams), strict=False), "_instantiator": INSTANTIATOR}
@@ -94,7 +92,7 @@ def stored_hyperparameters(module: "LitGenModule") -> dict[str, Any]:
         built = getattr(module, name, None)
         if isinstance(value, type) or not callable(value) or isinstance(value, Recorded):
             arguments[name] = _plain_argument(module, name, value)
-        if callable(value) and isinstance(built, Network | Likelihood):
+        if callable(value) and isinstance(built, Recorded):
             arguments[name] = plain(built)
     return {"_class_path": specification["class_path"], **arguments, "_instantiator": INSTANTIATOR}
 

@@ -10,20 +10,26 @@ from lit_gen.networks.likelihood import (
 )
 from lit_gen.networks.mlp import MLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
+from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
 __all__ = [
     "MLP",
     "BernoulliLikelihood",
+    "BernoulliVisible",
     "ConvDecoder",
     "ConvEncoder",
     "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",
+    "GaussianVisible",
     "Likelihood",
     "LikelihoodFactory",
+    "Natural",
     "Network",
     "NetworkFactory",
     "Recorded",
     "Shape",
+    "VisibleFactory",
+    "VisibleLayer",
     "build",
     "full_precision",
 ]

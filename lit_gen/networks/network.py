@@ -19,6 +19,9 @@ def full_precision(x: Tensor) -> Tensor:
 class Recorded:
     """Remembers the arguments of its construction, so that a checkpoint can name them and rebuild the object."""
 
+    sizes = 0
+    """Number of leading constructor arguments that the owner supplies."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> "Recorded":
         self = super().__new__(cls)
         object.__setattr__(self, "_construction", (args, kwargs))
@@ -68,7 +71,6 @@ class Network(Recorded, nn.Module):
     """
 
     sizes = 2
-    """Number of leading constructor arguments that the owner supplies."""
 
     def __init__(self, input_shape: Shape, output_shape: Shape) -> None:
         super().__init__()
@@ -95,7 +97,7 @@ def build(factory: Callable[..., Part], *sizes: Shape) -> Part:
     part = factory(*sizes)
     if not isinstance(part, Recorded):
         raise TypeError(
-            f"the factory gave a {type(part).__name__}; make it a subclass of lit_gen.networks.Network, which remembers"
-            " its arguments, so that checkpoints can rebuild it"
+            f"the factory gave a {type(part).__name__}; make it a subclass of lit_gen.networks.Recorded (a Network is"
+            " one), which remembers its arguments, so that checkpoints can rebuild it"
         )
     return part

@@ -1,0 +1,263 @@
+"""Restricted Boltzmann machine.
+
+Smolensky 1986, Information processing in dynamical systems: foundations of harmony theory; Hinton 2002, Training
+products of experts by minimizing contrastive divergence; Hinton 2010, A practical guide to training restricted
+Boltzmann machines; evaluation after Salakhutdinov & Murray 2008, On the quantitative analysis of deep belief networks.
+
+Departures from the papers: the states of the negative phase are binary throughout, as in the code of Salakhutdinov &
+Murray; the gradient comes from free energies, in which the hidden units are summed out, and equals the textbook
+statistics with hidden probabilities in both phases.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lit_gen.distributions import sample_bernoulli
+from lit_gen.inference import (
+    AnnealedPath,
+    PartitionEstimate,
+    ais,
+    chain,
+    enumerated_log_partition,
+    published_temperatures,
+    reverse_ais,
+    run_chain,
+)
+from lit_gen.models.base import EstimatesPartition, Frame, HasFilters, HasTrajectory, Reconstructs
+from lit_gen.models.energy import EnergyModel
+from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory, State
+from lit_gen.networks import BernoulliVisible, Shape, VisibleFactory, build
+
+
+class RBM(EnergyModel, EstimatesPartition, HasTrajectory, HasFilters, Reconstructs):
+    """Restricted Boltzmann machine with binary hidden units: E(v, h) = energy(v) - scale(v) W h - c h.
+
+    Samples are P(v given h) of the last step of Gibbs chains. A variant injects another visible layer or negative
+    phase, or overrides :meth:`sweep`.
+
+    Example:
+        >>> model = RBM((1, 4, 4), num_hidden=8, initial_weight_std=0.0)
+        >>> model.sample(3).shape
+        torch.Size([3, 1, 4, 4])
+        >>> model.exact_log_partition()  # 24 free binary units: 24 log 2
+        tensor(16.6355, dtype=torch.float64)
+
+    Args:
+        image_shape: ``(C, H, W)``; the command line takes it from the data.
+        num_hidden: number of hidden units.
+        visible: layer of pixels: binary, or Gaussian for grey levels.
+        negative_phase: draws the states of the model: CD-k, or PCD with chains of its own.
+        sample_steps: Gibbs steps from noise to a sample.
+        initial_weight_std: weights start from N(0, this squared).
+        optimizer: takes the parameters; its weight decay applies to weights only.
+        lr_scheduler: takes the optimizer; stepped after each epoch.
+    """
+
+    data_mean: Tensor
+    data_variance: Tensor
+    knows_data: Tensor
+
+    def __init__(
+        self,
+        image_shape: Shape,
+        num_hidden: int = 500,
+        visible: VisibleFactory = BernoulliVisible,
+        negative_phase: NegativePhaseFactory = ContrastiveDivergence,
+        sample_steps: int = 1000,
+        initial_weight_std: float = 0.01,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.5, weight_decay=2e-4),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(image_shape, negative_phase, optimizer, lr_scheduler)
+        if num_hidden < 1 or sample_steps < 1:
+            raise ValueError(f"num_hidden and sample_steps must be at least 1, got {num_hidden} and {sample_steps}")
+        if initial_weight_std < 0:
+            raise ValueError(f"initial_weight_std must not be negative, got {initial_weight_std}")
+        self.num_hidden = num_hidden
+        self.sample_steps = sample_steps
+        self.visible = build(visible, self.image_shape)
+        self.weight = nn.Parameter(initial_weight_std * torch.randn(self.visible.num_units, num_hidden))
+        self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
+        # In the checkpoint: annealing starts from the pixel means, and a test has no training images.
+        self.register_buffer("data_mean", torch.full((self.visible.num_units,), 0.5))
+        self.register_buffer("data_variance", torch.full((self.visible.num_units,), 0.25))
+        self.register_buffer("knows_data", torch.tensor(False))
+
+    @property
+    def needs_binary(self) -> bool:  # type: ignore[override]
+        return self.visible.needs_binary
+
+    # ---- the machine
+
+    def hidden_input(self, visible: Tensor) -> Tensor:
+        """c + W' scale(v), the logits of p(h = 1 given v): ``(B, V) -> (B, H)``, in full precision."""
+        with torch.autocast(visible.device.type, enabled=False):
+            return torch.addmm(self.hidden_bias, self.visible.scale(visible), self.weight)
+
+    def field(self, hidden: Tensor) -> Tensor:
+        """W h: ``(B, H) -> (B, V)``, in full precision."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return hidden @ self.weight.T
+
+    def energy(self, state: State) -> Tensor:
+        visible, hidden = state
+        return self.visible.energy(visible) - (self.hidden_input(visible) * hidden).sum(1)
+
+    def visible_free_energy(self, visible: Tensor) -> Tensor:
+        """-log of the sum over h of exp(-E(v, h)): ``(B, V) -> (B,)`` nats."""
+        return self.visible.energy(visible) - softplus(self.hidden_input(visible)).sum(1)
+
+    def free_energy(self, images: Tensor, condition: Any = None) -> Tensor:
+        return self.visible_free_energy(images.flatten(1))
+
+    def data_state(self, images: Tensor) -> State:
+        return (images.flatten(1),)
+
+    def data_energy(self, images: Tensor, condition: Any = None) -> Tensor:
+        return self.free_energy(images)
+
+    def model_energy(self, state: State) -> Tensor:
+        return self.visible_free_energy(state[0])
+
+    # ---- Gibbs sampling
+
+    def sweep(self, state: State) -> State:
+        """h given v, then v given h; only the visible units of the state matter."""
+        hidden = sample_bernoulli(torch.sigmoid(self.hidden_input(state[0])))
+        return self.visible.sample(self.visible.natural(self.field(hidden))), hidden
+
+    def gibbs(self, state: State, steps: int) -> State:
+        return run_chain(self.sweep, state, steps)
+
+    def noise(self, num_chains: int) -> State:
+        """States with independent pixels of about the means of the data: where sampling starts."""
+        base = self.visible.base(self.data_mean, self.data_variance)
+        return (self.visible.sample(tuple(eta.expand(num_chains, -1) for eta in base)),)
+
+    def visible_mean(self, hidden: Tensor) -> Tensor:
+        """E[v given h] as images ``(B, *image_shape)`` in [0, 1]."""
+        mean = self.visible.mean(self.visible.natural(self.field(hidden)))
+        return mean.clamp(0, 1).unflatten(1, self.image_shape)
+
+    def draw(self, num_samples: int, condition: Any = None) -> Tensor:
+        return self.visible_mean(self.gibbs(self.noise(num_samples), self.sample_steps)[1])
+
+    def trajectory(self, num_samples: int, condition: Any = None) -> Iterator[Frame]:
+        """The dream of the chains: P(v given h) after each Gibbs step."""
+        for _, hidden in chain(self.sweep, self.noise(num_samples), self.sample_steps):
+            yield Frame(self.visible_mean(hidden).detach().float())
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """p(h = 1 given v): ``(B, C, H, W) -> (B, num_hidden)``."""
+        return torch.sigmoid(self.hidden_input(images.flatten(1)))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
+        """P(v given h) at the probabilities of the hidden units, ``(B, C, H, W)`` in [0, 1]."""
+        return self.visible_mean(self.features(images)).float()
+
+    def filters(self) -> Tensor:
+        """The weights of each hidden unit, ``(num_hidden, C, H, W)``."""
+        return self.weight.detach().T.unflatten(1, self.image_shape)
+
+    # ---- the partition function
+
+    def exact_log_partition(self) -> Tensor:
+        """log Z by adding up all states of the hidden units, or of the visible ones if these are fewer and binary.
+
+        Returns:
+            A float64 scalar, nats, at the precision of the parameters.
+
+        Raises:
+            ValueError: more than 25 units on the smaller side.
+        """
+        if self.visible.needs_binary and self.visible.num_units < self.num_hidden:
+            return enumerated_log_partition(
+                lambda states: -self.visible_free_energy(states.to(self.weight)), self.visible.num_units
+            )
+        return enumerated_log_partition(
+            lambda states: (
+                states.to(self.weight) @ self.hidden_bias
+                + self.visible.log_partition(self.field(states.to(self.weight)))
+            ),
+            self.num_hidden,
+        )
+
+    def log_partition_ais(self, num_chains: int = 100, num_temperatures: int = 14_500) -> PartitionEstimate:
+        return ais(AnnealedRBM(self), published_temperatures(num_temperatures), num_chains)
+
+    def log_partition_reverse_ais(
+        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000
+    ) -> PartitionEstimate:
+        path = AnnealedRBM(self)
+        samples = self.gibbs(self.data_state(images), burn_in)
+        with torch.no_grad():
+            return reverse_ais(path, published_temperatures(num_temperatures), path.state(samples[0]))
+
+    # ---- statistics of the data
+
+    @torch.no_grad()
+    def on_train_start(self) -> None:
+        """Set the visible layer and the base of annealing from the training images, once in the life of the machine."""
+        if self.knows_data:
+            return
+        loader = self.trainer.train_dataloader
+        assert loader is not None
+        sums = self.data_mean.new_zeros(3, self.visible.num_units)
+        for number, batch in enumerate(loader):
+            if number >= self.trainer.num_training_batches:
+                break
+            visible = self.unpack(batch)[0].to(sums).flatten(1)
+            sums += torch.stack([visible.sum(0), visible.square().sum(0), torch.ones_like(visible).sum(0)])
+        total, squares, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        self.data_mean.copy_(total / count)
+        self.data_variance.copy_((squares / count - self.data_mean.square()).clamp(min=0))
+        self.visible.initialize(self.data_mean, self.data_variance, int(count[0]))
+        self.knows_data.fill_(True)
+
+
+class AnnealedRBM(AnnealedPath[State]):
+    """From independent pixels with about the means of the data to the machine (Salakhutdinov & Murray 2008).
+
+    log f_beta(v) = (1 - beta) eta_0 T(v) - beta energy(v) + sum_j softplus(beta a_j(v)), with a the input of the hidden
+    units. A state is (v, a).
+
+    Args:
+        machine: the machine; its parameters must not change meanwhile.
+    """
+
+    def __init__(self, machine: RBM) -> None:
+        self.machine = machine
+        self.base = machine.visible.base(machine.data_mean, machine.data_variance)
+
+    def state(self, visible: Tensor) -> State:
+        """The state at visible units ``(num_chains, V)``."""
+        return visible, self.machine.hidden_input(visible)
+
+    @property
+    def log_partition_base(self) -> Tensor:
+        free_units = self.machine.num_hidden * torch.log(torch.tensor(2.0, dtype=torch.float64))
+        return self.machine.visible.log_normalizer(self.base).cpu().double() + free_units
+
+    def sample_base(self, num_chains: int) -> State:
+        return self.state(self.machine.noise(num_chains)[0])
+
+    def log_ratio(self, state: State, beta: float, next_beta: float) -> Tensor:
+        visible, inputs = state
+        statistics = self.machine.visible.statistics(visible)
+        base = torch.stack([(eta * part).sum(1) for eta, part in zip(self.base, statistics, strict=True)]).sum(0)
+        # Unit by unit: the difference of two sums of hundreds of units would lose digits.
+        hidden = (softplus(next_beta * inputs) - softplus(beta * inputs)).sum(1)
+        return hidden - (next_beta - beta) * (base + self.machine.visible.energy(visible))
+
+    def transition(self, state: State, beta: float) -> State:
+        hidden = sample_bernoulli(torch.sigmoid(beta * state[1]))
+        target = self.machine.visible.natural(self.machine.field(hidden))
+        between = tuple((1 - beta) * start + beta * end for start, end in zip(self.base, target, strict=True))
+        return self.state(self.machine.visible.sample(between))
