@@ -214,6 +214,11 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("VAE", "Classifier", "ImageFolder", "MLP", "SampleGrid", "Doctor", "vae/digits", "trainer/ddp"):
         assert f"  {name} " in output, name
     assert all(len(line.split()) > 1 for line in output.splitlines() if line.startswith("  ")), "a line is missing"
+    models, rest = output.split("negative phases (--model.negative_phase):")
+    assert "  PersistentContrastiveDivergence " in rest
+    assert "  RBM " in models
+    for name in ("ContrastiveDivergence", "NegativePhase", "EnergyModel"):
+        assert f"  {name} " not in models, f"{name} is no model to choose"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["fitt"], ["fit", "-c", "vae/digit"], ["sample", "--help"]])

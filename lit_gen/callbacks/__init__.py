@@ -7,10 +7,11 @@ from lit_gen.callbacks.config import RunConfig
 from lit_gen.callbacks.defaults import default_callbacks
 from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation
-from lit_gen.callbacks.images import ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
 from lit_gen.callbacks.metrics import GenerationMetrics, ImportanceBound
+from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.profiler import Unprofiled
 from lit_gen.callbacks.progress import ProgressBar
 from lit_gen.callbacks.resume import ExactResume
@@ -24,11 +25,13 @@ __all__ = [
     "Compile",
     "Doctor",
     "ExactResume",
+    "Filters",
     "FirstBatchCallback",
     "GenerationMetrics",
     "ImageWriter",
     "ImportanceBound",
     "LatentGrid",
+    "LogPartition",
     "ProgressBar",
     "ReconstructionGrid",
     "RunConfig",

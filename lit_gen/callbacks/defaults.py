@@ -4,14 +4,24 @@ import lightning.pytorch as pl
 
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.doctor import Doctor
-from lit_gen.callbacks.images import ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.metrics import ImportanceBound
+from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
 from lit_gen.callbacks.writer import ImageWriter
-from lit_gen.models.base import Decodes, GenerativeModel, HasLowerBound, HasTrajectory, LitGenModule, Reconstructs
+from lit_gen.models.base import (
+    Decodes,
+    EstimatesPartition,
+    GenerativeModel,
+    HasFilters,
+    HasLowerBound,
+    HasTrajectory,
+    LitGenModule,
+    Reconstructs,
+)
 
 
 def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
@@ -36,4 +46,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(Trajectory())
         if isinstance(model, HasLowerBound):
             callbacks.append(ImportanceBound())
+        if isinstance(model, EstimatesPartition):
+            callbacks.append(LogPartition())
+        if isinstance(model, HasFilters):
+            callbacks.append(Filters())
     return callbacks

@@ -195,16 +195,21 @@ class Doctor(pl.Callback):
         if self._pixels_checked:
             return
         self._pixels_checked = True
-        if isinstance(pl_module, LikelihoodModel) and pl_module.needs_binary:
-            images = batch[0]
-            if bool(((images > 0) & (images < 1)).any()):
-                self._tell(
-                    "grey",
-                    "the images have grey levels, the likelihood is one of binary pixels. The loss is then a"
-                    " cross-entropy, and elbo bounds no log-likelihood: do not compare it with published values."
-                    " Binarize (--data.binarization stochastic, or static), or take a likelihood of grey pixels"
-                    " (--model.likelihood DiscretizedLogisticLikelihood).",
-                )
+        if not isinstance(pl_module, GenerativeModel) or not pl_module.needs_binary:
+            return
+        images = batch[0]
+        if bool(((images > 0) & (images < 1)).any()):
+            if isinstance(pl_module, LikelihoodModel):
+                what = "the likelihood is one of binary pixels. The loss is then a cross-entropy, and elbo bounds no"
+                remedy = "a likelihood of grey pixels (--model.likelihood DiscretizedLogisticLikelihood)"
+            else:
+                what = "the visible units are binary. The free energy of an image then gives no"
+                remedy = "visible units of grey pixels (--model.visible GaussianVisible)"
+            self._tell(
+                "grey",
+                f"the images have grey levels, {what} log-likelihood: do not compare it with published values."
+                f" Binarize (--data.binarization stochastic, or static), or take {remedy}.",
+            )
 
     # ---- latents and samples
 

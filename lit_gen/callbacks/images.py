@@ -1,4 +1,4 @@
-"""Grids of samples and of reconstructions."""
+"""Grids of samples, of reconstructions and of filters."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation, first, has_validation, is_due, positive
 from lit_gen.callbacks.logging import image_grid, log_image
-from lit_gen.models.base import GenerativeModel, Reconstructs
+from lit_gen.models.base import GenerativeModel, HasFilters, Reconstructs
 
 
 class SampleGrid(FirstBatchCallback):
@@ -61,6 +61,36 @@ class ReconstructionGrid(FirstBatchCallback):
         reconstructions = model.reconstruct(images, first(condition, len(images)))
         grid = image_grid(interleave(images, reconstructions, self.columns), self.columns)
         log_image(trainer, f"{stage}/reconstructions", grid)
+
+
+class Filters(FirstBatchCallback):
+    """Logs the weights of hidden units to the pixels, as ``val/filters`` and ``test/filters``.
+
+    Grey is zero, and each unit is scaled by its own largest weight; the units with the largest weights come first.
+
+    Args:
+        num_filters: units in the grid.
+        columns: units in a row.
+        every_n_epochs: act in every n-th epoch of a fit, and in the last.
+    """
+
+    capability = HasFilters
+
+    def __init__(self, num_filters: int = 100, columns: int = 10, every_n_epochs: int = 1) -> None:
+        super().__init__(every_n_epochs)
+        self.num_filters = positive("num_filters", num_filters)
+        self.columns = positive("columns", columns)
+
+    def show(self, trainer: pl.Trainer, model: Any, stage: str, images: Tensor, condition: Any) -> None:
+        weights = model.filters().float()
+        strongest = weights.flatten(1).norm(dim=1).argsort(descending=True)[: self.num_filters]
+        log_image(trainer, f"{stage}/filters", image_grid(centred(weights[strongest]), self.columns))
+
+
+def centred(weights: Tensor) -> Tensor:
+    """Weights ``(N, C, H, W)`` as images in [0, 1]: each scaled by its largest, with zero at 1/2."""
+    largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    return 0.5 + 0.5 * weights / largest
 
 
 def interleave(above: Tensor, below: Tensor, columns: int) -> Tensor:

@@ -20,13 +20,14 @@ FOUNDATIONS = (
     "base.py",
     "network.py",
     "optimizers.py",
+    "negative_phase.py",
     "loader.py",
     "checkpoint_io.py",
     "config.py",
     "evaluation.py",
     "profiler.py",
 )
-"""Files of what is built upon, not chosen."""
+"""Files of what is built upon, or chosen under a heading of its own."""
 USAGE = """usage: lit-gen COMMAND [options]
 
 {commands}
@@ -63,20 +64,27 @@ def find_config(name: str) -> Path:
     raise FileNotFoundError(f"there is no config {name!r}; {hint}")
 
 
-def _exported_classes(package: Path) -> Iterator[tuple[str, str]]:
-    """Name and first docstring line of every class to choose that a package exports, read without importing it."""
+def _exported_classes(package: Path, files: str) -> Iterator[tuple[str, str]]:
+    """Name and first docstring line of every class to choose that a package exports, read without importing it.
+
+    Args:
+        package: its folder.
+        files: which of its files: one by name, or all but the foundations by a pattern.
+    """
     exported = {
         alias.name
         for node in ast.parse((package / "__init__.py").read_text()).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    for path in sorted(set(package.glob("*.py")) - {package / name for name in FOUNDATIONS}):
+    for path in sorted(set(package.glob(files)) - {package / name for name in FOUNDATIONS if name != files}):
         for node in ast.parse(path.read_text()).body:
             if not isinstance(node, ast.ClassDef) or node.name not in exported:
                 continue
             raised = [ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.Raise)]
-            to_be_subclassed = any("NotImplementedError" in text for text in raised)
+            methods = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+            decorators = {ast.unparse(part) for method in methods for part in method.decorator_list}
+            to_be_subclassed = any("NotImplementedError" in text for text in raised) or "abstractmethod" in decorators
             if not to_be_subclassed:
                 line = (ast.get_docstring(node) or "").partition("\n")[0]
                 yield node.name, line.replace("``", "").replace(":class:", "").replace("`", "")
@@ -84,14 +92,16 @@ def _exported_classes(package: Path) -> Iterator[tuple[str, str]]:
 
 def list_parts() -> None:
     """Print what there is to combine, a line each."""
-    for heading, package in (
-        ("models (--model)", "models"),
-        ("data sets (--data)", "data"),
-        ("networks and likelihoods (--model.encoder, --model.decoder, --model.likelihood)", "networks"),
-        ("callbacks (--trainer.callbacks+=)", "callbacks"),
+    parts = "networks, likelihoods, visible units (--model.encoder, .decoder, .likelihood, .visible)"
+    for heading, package, files in (
+        ("models (--model)", "models", "*.py"),
+        ("negative phases (--model.negative_phase)", "models", "negative_phase.py"),
+        ("data sets (--data)", "data", "*.py"),
+        (parts, "networks", "*.py"),
+        ("callbacks (--trainer.callbacks+=)", "callbacks", "*.py"),
     ):
         print(f"{heading}:")
-        for name, line in sorted(_exported_classes(Path(__file__).parents[1] / package)):
+        for name, line in sorted(_exported_classes(Path(__file__).parents[1] / package, files)):
             print(f"  {name:<30} {line}")
         print()
     print("configs (-c):")
