@@ -105,6 +105,7 @@ def test_damaged_file_is_named(content: bytes | None, tmp_path: Path) -> None:
 
 
 @forks
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # torch's advice on a machine with one core
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_streaming_gives_the_batches_of_memory(num_workers: int, tmp_path: Path) -> None:
     root = str(folder_of(tmp_path))
