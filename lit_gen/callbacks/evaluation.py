@@ -127,7 +127,48 @@ def positive(name: str, value: int) -> int:
     return value
 
 
-class FirstBatchCallback(pl.Callback, ABC):
+class EvaluationCallback(pl.Callback, ABC):
+    """Sees the batches of validation and test through one hook."""
+
+    @abstractmethod
+    def on_evaluation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int, dataloader_idx: int
+    ) -> None:
+        """Look at a batch after the model's own step, while averaged weights (EMA) are swapped in.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the model.
+            stage: ``val`` or ``test``.
+            batch: ``(images, target)``.
+            batch_idx: number of the batch in its loader.
+            dataloader_idx: number of the loader.
+        """
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.on_evaluation_batch_end(trainer, pl_module, "val", batch, batch_idx, dataloader_idx)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.on_evaluation_batch_end(trainer, pl_module, "test", batch, batch_idx, dataloader_idx)
+
+
+class FirstBatchCallback(EvaluationCallback):
     """Acts on one process after the first batch of a validation or test, where averaged weights (EMA) are swapped in.
 
     A subclass gives :attr:`capability` and :meth:`show`.
@@ -166,30 +207,10 @@ class FirstBatchCallback(pl.Callback, ABC):
         """Whether the model has what this callback shows."""
         return isinstance(pl_module, GenerativeModel) and isinstance(pl_module, self.capability)
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_evaluation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int, dataloader_idx: int
     ) -> None:
-        self._act(trainer, pl_module, "val", batch, batch_idx + dataloader_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._act(trainer, pl_module, "test", batch, batch_idx + dataloader_idx)
-
-    def _act(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: Stage, batch: Batch, number: int) -> None:
-        if number > 0 or not trainer.is_global_zero or not is_due(trainer, self.every_n_epochs):
+        if batch_idx + dataloader_idx > 0 or not trainer.is_global_zero or not is_due(trainer, self.every_n_epochs):
             return
         if isinstance(pl_module, GenerativeModel) and self.applies(pl_module):
             images, condition = pl_module.unpack(batch)

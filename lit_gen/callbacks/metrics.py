@@ -8,7 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 import lightning.pytorch as pl
 from torch import Tensor
 
-from lit_gen.callbacks.evaluation import Stage, evaluation, forked_generators, is_due, positive
+from lit_gen.callbacks.evaluation import (
+    EvaluationCallback,
+    Stage,
+    evaluation,
+    forked_generators,
+    is_due,
+    positive,
+)
 from lit_gen.callbacks.files import write_whole
 from lit_gen.callbacks.logging import batch_step, run_folder, writes_files
 from lit_gen.metrics import ClassifierFeatures, FeatureExtractor, GenerationScores, InceptionV3, MetricName, Pixels
@@ -36,7 +43,7 @@ INCEPTION_FILE = "inception:"
 """What stands before the path of Inception weights in ``features``."""
 
 
-class GenerationMetrics(pl.Callback):
+class GenerationMetrics(EvaluationCallback):
     """Logs FID, KID, precision, recall, density and coverage of samples as ``{val,test}/fid`` and so on.
 
     The real images are those of the validation or test data. Samples are drawn with the averaged weights (EMA) if there
@@ -101,35 +108,15 @@ class GenerationMetrics(pl.Callback):
             return Pixels(model.image_shape)
         return ClassifierFeatures(load_model(self.features))
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._update(trainer, pl_module, "val", batch, batch_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._update(trainer, pl_module, "test", batch, batch_idx)
-
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(trainer, pl_module, "test")
 
-    def _update(self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int) -> None:
+    def on_evaluation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int, dataloader_idx: int
+    ) -> None:
         if stage not in self._scores or not is_due(trainer, self.every_n_epochs):
             return
         scores = self._scores[stage].to(pl_module.device)
@@ -175,7 +162,7 @@ def real_data(trainer: pl.Trainer, stage: Stage) -> str:
     return f"{'data' if datamodule is None else type(datamodule).__name__} [{stage}]"
 
 
-class ImportanceBound(pl.Callback):
+class ImportanceBound(EvaluationCallback):
     """Logs the importance-weighted bound on log p(x) as ``test/log_likelihood_iw<num_samples>``, mean nats of an image.
 
     The bound tightens with the number of samples (Burda et al. 2015, https://arxiv.org/abs/1509.00519); published
@@ -200,29 +187,9 @@ class ImportanceBound(pl.Callback):
         if not isinstance(pl_module, HasLowerBound):
             raise TypeError(f"ImportanceBound needs a bound, and {type(pl_module).__name__} has none: leave it out")
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_evaluation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int, dataloader_idx: int
     ) -> None:
-        self._measure(trainer, pl_module, "val", batch, batch_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._measure(trainer, pl_module, "test", batch, batch_idx)
-
-    def _measure(self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int) -> None:
         if stage not in self.stages or not is_due(trainer, self.every_n_epochs):
             return
         images, condition = pl_module.unpack(batch)

@@ -6,12 +6,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from lit_gen.callbacks.evaluation import Stage, evaluation, is_due, positive
+from lit_gen.callbacks.evaluation import EvaluationCallback, Stage, evaluation, is_due, positive
 from lit_gen.callbacks.metrics import check_stages
 from lit_gen.models.base import Batch, EstimatesPartition
 
 
-class LogPartition(pl.Callback):
+class LogPartition(EvaluationCallback):
     """Logs log p(x) with log Z from annealed importance sampling, in both directions, so that the truth is bracketed.
 
     ``test/log_likelihood_ais`` is too high on average, ``test/log_likelihood_reverse_ais`` too low, both in nats, the
@@ -51,29 +51,9 @@ class LogPartition(pl.Callback):
         if not isinstance(pl_module, EstimatesPartition):
             raise TypeError(f"LogPartition needs a free energy, and {type(pl_module).__name__} has none: leave it out")
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def on_evaluation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int, dataloader_idx: int
     ) -> None:
-        self._measure(trainer, pl_module, "val", batch, batch_idx)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._measure(trainer, pl_module, "test", batch, batch_idx)
-
-    def _measure(self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int) -> None:
         if stage not in self.stages or not is_due(trainer, self.every_n_epochs):
             return
         images, condition = pl_module.unpack(batch)

@@ -218,10 +218,10 @@ class LitGenCLI(LightningCLI):
             stored = self.checkpoint.get("hyper_parameters", {})
             for name in LINKED:
                 wanted, got = stored.get(name), getattr(self.datamodule, name)
-                if wanted is not None and _plain(wanted) != _plain(got):
+                if wanted is not None and plain(wanted) != plain(got):
                     raise ValueError(
-                        f"the model in {str(self.checkpoint_path)!r} was trained with {name} {_plain(wanted)}, the data"
-                        f" has {_plain(got)}; use the data it was trained on, or set data.image_size and data.channels"
+                        f"the model in {str(self.checkpoint_path)!r} was trained with {name} {plain(wanted)}, the data"
+                        f" has {plain(got)}; use the data it was trained on, or set data.image_size and data.channels"
                     )
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -234,6 +234,7 @@ class LitGenCLI(LightningCLI):
                 f"the weights in {str(self.checkpoint_path)!r} do not fit the model that the command line asks for;"
                 f" leave its --model options out. {error}"
             ) from error
+        self._report()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         if not torch.cuda.is_available():
@@ -276,18 +277,6 @@ class LitGenCLI(LightningCLI):
             run_of_checkpoint = run_of_checkpoint.parent
         return CSVLogger(run_of_checkpoint, name=str(self.subcommand))
 
-    def after_fit(self) -> None:
-        self._report()
-
-    def after_validate(self) -> None:
-        self._report()
-
-    def after_test(self) -> None:
-        self._report()
-
-    def after_predict(self) -> None:
-        self._report()
-
     def _report(self) -> None:
         """Say where the results are."""
         if not self.trainer.is_global_zero or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -299,10 +288,6 @@ class LitGenCLI(LightningCLI):
             print(f"best checkpoint: {checkpoint.best_model_path}")
         for pictures in sorted({path.parent for path in folder.rglob("*.*") if path.suffix in (".png", ".gif")}):
             print(f"{pictures.relative_to(folder)}: {max(pictures.glob('*.*'))}")
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value
 
 
 def _as_list(value: Any) -> list[Any]:
