@@ -13,8 +13,18 @@ from torch import Tensor
 
 import lit_gen.models
 from lit_gen.data import Synthetic
-from lit_gen.models import RBM, VAE, Classifier, EnergyModel, PersistentContrastiveDivergence, load_model
+from lit_gen.models import (
+    DBM,
+    RBM,
+    VAE,
+    Classifier,
+    EnergyModel,
+    PersistentContrastiveDivergence,
+    StagedModel,
+    load_model,
+)
 from lit_gen.models.base import (
+    BoundsFreeEnergy,
     Conditional,
     Decodes,
     Encodes,
@@ -30,6 +40,7 @@ from lit_gen.models.base import (
 )
 from lit_gen.networks import MLP, ConvDecoder, ConvEncoder, DiscretizedLogisticLikelihood, GaussianVisible, Shape
 from tests.conditional import ClassVAE
+from tests.movements import Movements
 from tests.resume import assert_exact_resume
 
 SHAPE = (1, 8, 8)
@@ -46,6 +57,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
     "RBM-gaussian-pcd": lambda: RBM(SHAPE, 8, GaussianVisible, persistent, sample_steps=5),
+    "DBM": lambda: DBM(SHAPE, [8, 6], negative_phase=persistent, pretraining_epochs=1, sample_steps=5),
+    "DBM-three-layers": lambda: DBM(SHAPE, [8, 6, 4], GaussianVisible, pretraining_epochs=1, sample_steps=5),
 }
 
 
@@ -59,6 +72,11 @@ def conv_encoder(input_shape: Shape, output_shape: Shape) -> ConvEncoder:
 
 def conv_decoder(input_shape: Shape, output_shape: Shape) -> ConvDecoder:
     return ConvDecoder(input_shape, output_shape, channels=(8, 4), batch_norm=True)
+
+
+def epochs(model: LitGenModule) -> int:
+    """Enough for every stage."""
+    return sum(stage.epochs or 2 for stage in model.stages) if isinstance(model, StagedModel) else 2
 
 
 def data() -> Synthetic:
@@ -81,7 +99,7 @@ def trainer(folder: Path, **arguments: Any) -> pl.Trainer:
 def test_every_concrete_model_is_here() -> None:
     exported = {getattr(lit_gen.models, name) for name in lit_gen.models.__all__}
     concrete = {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, LitGenModule)}
-    concrete -= {LitGenModule, GenerativeModel, LikelihoodModel, EnergyModel}
+    concrete -= {LitGenModule, GenerativeModel, LikelihoodModel, EnergyModel, StagedModel}
     assert concrete == {type(make()) for make in MODELS.values()} - {ClassVAE}
 
 
@@ -90,9 +108,9 @@ def test_every_concrete_model_is_here() -> None:
 def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
     model = MODELS[name]()
     before = {key: value.clone() for key, value in model.named_parameters()}
-    run = trainer(tmp_path, max_epochs=2, precision=precision)
+    run = trainer(tmp_path, max_epochs=epochs(model), precision=precision)
     run.fit(model, data())
-    assert run.global_step == 12, "one batch is one step"
+    assert run.global_step == 6 * epochs(model), "one batch is one step"
     for key, value in model.named_parameters():
         assert not torch.equal(value, before[key]), f"{key} never moved"
         assert value.dtype is torch.float32
@@ -120,6 +138,8 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
         assert model.lower_bound(images, 3, condition).shape == (len(images),)
     if isinstance(model, HasFreeEnergy):
         assert model.free_energy(images).shape == (len(images),)
+    if isinstance(model, BoundsFreeEnergy):
+        assert model.free_energy_bound(images).shape == (len(images),)
     if isinstance(model, HasFilters):
         assert model.filters().shape[1:] == SHAPE
     if isinstance(model, HasTrajectory):
@@ -175,4 +195,16 @@ def check_samples(model: GenerativeModel, loaded: LitGenModule, run: pl.Trainer)
 
 @pytest.mark.parametrize("name", MODELS)
 def test_interrupted_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
-    assert_exact_resume(MODELS[name], data, tmp_path)
+    assert_exact_resume(MODELS[name], data, tmp_path, max_epochs=epochs(MODELS[name]()))
+
+
+@pytest.mark.parametrize("name", [name for name, make in MODELS.items() if isinstance(make(), StagedModel)])
+def test_each_stage_moves_the_parameters_it_names(name: str, tmp_path: Path) -> None:
+    model, movements = MODELS[name](), Movements()
+    assert isinstance(model, StagedModel)
+    trainer(tmp_path, max_epochs=epochs(model), callbacks=[movements]).fit(model, data())
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for epoch, moved in enumerate(movements.moved):
+        stage = model.stages[model.stage_at(epoch)]
+        expected = {names[part] for part in model.stage_parameters(stage) if part.requires_grad}
+        assert moved == expected, f"stage {stage.name}"

@@ -3,13 +3,16 @@
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.checkpoint import load_model
 from lit_gen.models.classifier import Classifier
+from lit_gen.models.dbm import DBM
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhase, PersistentContrastiveDivergence
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.models.rbm import RBM
+from lit_gen.models.staged import Stage, StagedModel
 from lit_gen.models.vae import VAE
 
 __all__ = [
+    "DBM",
     "RBM",
     "VAE",
     "Classifier",
@@ -21,5 +24,7 @@ __all__ = [
     "LitGenModule",
     "NegativePhase",
     "PersistentContrastiveDivergence",
+    "Stage",
+    "StagedModel",
     "load_model",
 ]

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_gen.models.capabilities import (
+    BoundsFreeEnergy,
     Conditional,
     Decodes,
     Encodes,
@@ -36,6 +37,7 @@ from lit_gen.networks import Network, Recorded, Shape
 from lit_gen.objectives import LikelihoodTerms, bits_per_dim
 
 __all__ = [
+    "BoundsFreeEnergy",
     "Conditional",
     "Decodes",
     "Encodes",

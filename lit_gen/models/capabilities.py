@@ -84,8 +84,16 @@ class HasFreeEnergy(ABC):
         """``(B,)`` nats; lower is likelier."""
 
 
-class EstimatesPartition(HasFreeEnergy):
-    """Can estimate the constant that its free energy lacks: log p(x) = -F(x) - log Z."""
+class BoundsFreeEnergy(ABC):
+    """Bounds -log p(x) from above, up to one constant."""
+
+    @abstractmethod
+    def free_energy_bound(self, images: Tensor, condition: Any = None) -> Tensor:
+        """``(B,)`` nats, at least the free energy."""
+
+
+class EstimatesPartition(ABC):
+    """Can estimate the constant that its free energy, or the bound on it, lacks: log p(x) = -F(x) - log Z."""
 
     @abstractmethod
     def log_partition_ais(self, num_chains: int = 100, num_temperatures: int = 14_500) -> PartitionEstimate:

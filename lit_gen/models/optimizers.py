@@ -1,8 +1,10 @@
 """Optimizers with defaults that survive the command line (a class serialises where a lambda with betas does not)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim.optimizer import ParamsT
 
 
@@ -33,3 +35,12 @@ class FusedAdam(torch.optim.Adam):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._step_supports_amp_scaling = False
+
+
+def groups_by_decay(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer whose weight decay spares biases (parameters of one dimension)."""
+    parameters = list(parameters)
+    return [
+        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
+        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -28,13 +28,13 @@ from lit_gen.inference import (
     reverse_ais,
     run_chain,
 )
-from lit_gen.models.base import EstimatesPartition, Frame, HasFilters, HasTrajectory, Reconstructs
+from lit_gen.models.base import EstimatesPartition, Frame, HasFilters, HasFreeEnergy, HasTrajectory, Reconstructs
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory, State
 from lit_gen.networks import BernoulliVisible, Shape, VisibleFactory, build
 
 
-class RBM(EnergyModel, EstimatesPartition, HasTrajectory, HasFilters, Reconstructs):
+class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilters, Reconstructs):
     """Restricted Boltzmann machine with binary hidden units: E(v, h) = energy(v) - scale(v) W h - c h.
 
     Samples are P(v given h) of the last step of Gibbs chains. A variant injects another visible layer or negative

@@ -8,6 +8,7 @@ from lit_gen.networks.likelihood import (
     Likelihood,
     LikelihoodFactory,
 )
+from lit_gen.networks.mean_field import MeanFieldClassifier
 from lit_gen.networks.mlp import MLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
@@ -23,6 +24,7 @@ __all__ = [
     "GaussianVisible",
     "Likelihood",
     "LikelihoodFactory",
+    "MeanFieldClassifier",
     "Natural",
     "Network",
     "NetworkFactory",
