@@ -36,8 +36,8 @@ def gaussian_toy() -> RBM:
         model.visible.get_parameter("log_std").copy_(torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64).sub(0.01).log())
         model.hidden_bias.copy_(torch.tensor([-0.2, 0.1, 0.3], dtype=torch.float64))
         # log Z of annealing is right from any base; this one is near.
-        model.data_mean.copy_(torch.tensor([1.0, -0.5, 1.5]))
-        model.data_variance.copy_(torch.tensor([1.0, 0.3, 4.0]))
+        model.machine.data_mean.copy_(torch.tensor([1.0, -0.5, 1.5]))
+        model.machine.data_variance.copy_(torch.tensor([1.0, 0.3, 4.0]))
     return model
 
 

@@ -5,13 +5,15 @@ from collections import deque
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lit_gen.models.base import Batch, GenerativeModel
 from lit_gen.models.capabilities import HasFreeEnergy, Reconstructs
-from lit_gen.models.negative_phase import NegativePhaseFactory, State
-from lit_gen.networks import Shape, build
+from lit_gen.models.negative_phase import NegativePhaseFactory
+from lit_gen.networks import Shape, State, build
 from lit_gen.objectives import EnergyTerms, energy_difference
 
 GAP_BATCHES = 10
@@ -83,7 +85,7 @@ class EnergyModel(GenerativeModel):
         # The gradient is a difference of large terms: under bf16 autocast it would be off by 1.6 %.
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
-                state = self.negative_phase(self.gibbs, self.data_state(images), keep=self.training)
+                state = self.negative_phase(self, self.data_state(images), keep=self.training)
             return energy_difference(self.data_energy(images, condition), self.model_energy(state))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -132,21 +134,21 @@ class EnergyModel(GenerativeModel):
         ]
         return self.with_scheduler(self.make_optimizer(groups), self.make_lr_scheduler)
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.negative_phase.on_gradient(self)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        chains = self.negative_phase.chains
-        if chains is None:
-            return
-        own = [part.cpu() for part in chains]
+        own = move_data_to_device(self.negative_phase.state(), "cpu")
         gathered = [own]
         if self._trainer is not None and self.trainer.world_size > 1:
             gathered = [own] * self.trainer.world_size
             torch.distributed.all_gather_object(gathered, own)
-        checkpoint["chains"] = gathered
+        checkpoint["negative_phase"] = gathered
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        gathered = checkpoint.get("chains")
+        gathered = checkpoint.get("negative_phase")
         if gathered:
             # With more processes than before, some start from equal chains and part at once by their own noise.
             own = gathered[self.global_rank % len(gathered)]
-            self.negative_phase.chains = tuple(part.to(self.device) for part in own)
+            self.negative_phase.load_state(move_data_to_device(own, self.device))

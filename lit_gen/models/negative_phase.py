@@ -2,19 +2,25 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
-from lit_gen.networks import Recorded
+from lit_gen.networks import Recorded, State
 
-State = tuple[Tensor, ...]
-"""(v, h, ...): visible units first, each ``(B, units)``."""
-Gibbs = Callable[[State, int], State]
+
+class Machine(Protocol):
+    """What a negative phase needs: an energy model, or a layer of a stack of machines."""
+
+    def gibbs(self, state: State, steps: int) -> State:
+        """The state after ``steps`` sweeps over all units, without gradient."""
 
 
 class NegativePhase(Recorded, ABC):
     """Draws (about) from the model, for the second term of the gradient.
+
+    A subclass whose draws depend on more than :attr:`chains` overrides :meth:`state` and :meth:`load_state`, which
+    checkpoints call in every process, and one that learns from the gradient :meth:`on_gradient`.
 
     Args:
         steps: Gibbs steps in each training step.
@@ -28,21 +34,32 @@ class NegativePhase(Recorded, ABC):
         """States that outlive a training step, or None. No buffers: every process has its own, and none is averaged."""
 
     @abstractmethod
-    def __call__(self, gibbs: Gibbs, data: State, keep: bool) -> State:
+    def __call__(self, machine: Machine, data: State, keep: bool) -> State:
         """States of the model, without gradient.
 
         Args:
-            gibbs: runs Gibbs steps from a state.
+            machine: the model.
             data: state whose visible units are the batch.
             keep: whether the chains move on (in training they do, in evaluation they are left as they are).
         """
+
+    def on_gradient(self, machine: Machine) -> None:
+        """Called before each step of the optimizer, when the parameters hold the gradient of the loss."""
+
+    def state(self) -> dict[str, Any]:
+        """What outlives a training step, made of tensors; empty if nothing does."""
+        return {} if self.chains is None else {"chains": list(self.chains)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.chains = tuple(state["chains"]) if "chains" in state else None
 
 
 class ContrastiveDivergence(NegativePhase):
     """CD-k: ``steps`` Gibbs steps from the batch itself (Hinton 2002)."""
 
-    def __call__(self, gibbs: Gibbs, data: State, keep: bool) -> State:
-        return gibbs(data, self.steps)
+    def __call__(self, machine: Machine, data: State, keep: bool) -> State:
+        return machine.gibbs(data, self.steps)
 
 
 class PersistentContrastiveDivergence(NegativePhase):
@@ -61,13 +78,13 @@ class PersistentContrastiveDivergence(NegativePhase):
             raise ValueError(f"num_chains must be at least 1, got {num_chains}")
         self.num_chains = num_chains
 
-    def __call__(self, gibbs: Gibbs, data: State, keep: bool) -> State:
+    def __call__(self, machine: Machine, data: State, keep: bool) -> State:
         if self.chains is None:
             chosen = torch.arange(self.num_chains, device=data[0].device) % len(data[0])
             chains: State = tuple(part[chosen] for part in data)
         else:
             chains = tuple(part.to(data[0]) for part in self.chains)
-        chains = gibbs(chains, self.steps)
+        chains = machine.gibbs(chains, self.steps)
         if keep:
             self.chains = chains
         return chains

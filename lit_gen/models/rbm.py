@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from lit_gen.distributions import sample_bernoulli
@@ -30,8 +30,8 @@ from lit_gen.inference import (
 )
 from lit_gen.models.base import EstimatesPartition, Frame, HasFilters, HasFreeEnergy, HasTrajectory, Reconstructs
 from lit_gen.models.energy import EnergyModel
-from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory, State
-from lit_gen.networks import BernoulliVisible, Shape, VisibleFactory, build
+from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
+from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, VisibleFactory, VisibleLayer, build
 
 
 class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilters, Reconstructs):
@@ -58,10 +58,6 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
 
-    data_mean: Tensor
-    data_variance: Tensor
-    knows_data: Tensor
-
     def __init__(
         self,
         image_shape: Shape,
@@ -74,43 +70,39 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(image_shape, negative_phase, optimizer, lr_scheduler)
-        if num_hidden < 1 or sample_steps < 1:
-            raise ValueError(f"num_hidden and sample_steps must be at least 1, got {num_hidden} and {sample_steps}")
-        if initial_weight_std < 0:
-            raise ValueError(f"initial_weight_std must not be negative, got {initial_weight_std}")
-        self.num_hidden = num_hidden
+        if sample_steps < 1:
+            raise ValueError(f"sample_steps must be at least 1, got {sample_steps}")
         self.sample_steps = sample_steps
-        self.visible = build(visible, self.image_shape)
-        self.weight = nn.Parameter(initial_weight_std * torch.randn(self.visible.num_units, num_hidden))
-        self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
-        # In the checkpoint: annealing starts from the pixel means, and a test has no training images.
-        self.register_buffer("data_mean", torch.full((self.visible.num_units,), 0.5))
-        self.register_buffer("data_variance", torch.full((self.visible.num_units,), 0.25))
-        self.register_buffer("knows_data", torch.tensor(False))
+        self.machine = BoltzmannLayer(build(visible, self.image_shape), num_hidden, initial_weight_std)
+
+    @property
+    def visible(self) -> VisibleLayer:
+        return self.machine.visible
+
+    @property
+    def num_hidden(self) -> int:
+        return self.machine.num_hidden
+
+    @property
+    def weight(self) -> Tensor:
+        return self.machine.weight
+
+    @property
+    def hidden_bias(self) -> Tensor:
+        return self.machine.hidden_bias
 
     @property
     def needs_binary(self) -> bool:  # type: ignore[override]
         return self.visible.needs_binary
 
-    # ---- the machine
-
-    def hidden_input(self, visible: Tensor) -> Tensor:
-        """c + W' scale(v), the logits of p(h = 1 given v): ``(B, V) -> (B, H)``, in full precision."""
-        with torch.autocast(visible.device.type, enabled=False):
-            return torch.addmm(self.hidden_bias, self.visible.scale(visible), self.weight)
-
-    def field(self, hidden: Tensor) -> Tensor:
-        """W h: ``(B, H) -> (B, V)``, in full precision."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            return hidden @ self.weight.T
+    # ---- energies
 
     def energy(self, state: State) -> Tensor:
-        visible, hidden = state
-        return self.visible.energy(visible) - (self.hidden_input(visible) * hidden).sum(1)
+        return self.machine.energy(state[0], state[1])
 
     def visible_free_energy(self, visible: Tensor) -> Tensor:
         """-log of the sum over h of exp(-E(v, h)): ``(B, V) -> (B,)`` nats."""
-        return self.visible.energy(visible) - softplus(self.hidden_input(visible)).sum(1)
+        return self.machine.free_energy(visible)
 
     def free_energy(self, images: Tensor, condition: Any = None) -> Tensor:
         return self.visible_free_energy(images.flatten(1))
@@ -127,22 +119,19 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
     # ---- Gibbs sampling
 
     def sweep(self, state: State) -> State:
-        """h given v, then v given h; only the visible units of the state matter."""
-        hidden = sample_bernoulli(torch.sigmoid(self.hidden_input(state[0])))
-        return self.visible.sample(self.visible.natural(self.field(hidden))), hidden
+        """One step of Gibbs sampling: (v, h)."""
+        return self.machine.sweep(state)
 
     def gibbs(self, state: State, steps: int) -> State:
         return run_chain(self.sweep, state, steps)
 
     def noise(self, num_chains: int) -> State:
         """States with independent pixels of about the means of the data: where sampling starts."""
-        base = self.visible.base(self.data_mean, self.data_variance)
-        return (self.visible.sample(tuple(eta.expand(num_chains, -1) for eta in base)),)
+        return self.machine.noise(num_chains)
 
     def visible_mean(self, hidden: Tensor) -> Tensor:
-        """E[v given h] as images ``(B, *image_shape)`` in [0, 1]."""
-        mean = self.visible.mean(self.visible.natural(self.field(hidden)))
-        return mean.clamp(0, 1).unflatten(1, self.image_shape)
+        """E[v given h] as images: ``(B, H) -> (B, *image_shape)`` in [0, 1]."""
+        return self.machine.visible_mean(hidden).clamp(0, 1).unflatten(1, self.image_shape)
 
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
         return self.visible_mean(self.gibbs(self.noise(num_samples), self.sample_steps)[1])
@@ -155,7 +144,7 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """p(h = 1 given v): ``(B, C, H, W) -> (B, num_hidden)``."""
-        return torch.sigmoid(self.hidden_input(images.flatten(1)))
+        return self.machine.hidden_mean(images.flatten(1))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
@@ -164,38 +153,21 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
 
     def filters(self) -> Tensor:
         """The weights of each hidden unit, ``(num_hidden, C, H, W)``."""
-        return self.weight.detach().T.unflatten(1, self.image_shape)
+        return self.machine.weight.detach().T.unflatten(1, self.image_shape)
 
     # ---- the partition function
 
     def exact_log_partition(self) -> Tensor:
-        """log Z by adding up all states of the hidden units, or of the visible ones if these are fewer and binary.
-
-        Returns:
-            A float64 scalar, nats, at the precision of the parameters.
-
-        Raises:
-            ValueError: more than 25 units on the smaller side.
-        """
-        if self.visible.needs_binary and self.visible.num_units < self.num_hidden:
-            return enumerated_log_partition(
-                lambda states: -self.visible_free_energy(states.to(self.weight)), self.visible.num_units
-            )
-        return enumerated_log_partition(
-            lambda states: (
-                states.to(self.weight) @ self.hidden_bias
-                + self.visible.log_partition(self.field(states.to(self.weight)))
-            ),
-            self.num_hidden,
-        )
+        """log Z by enumeration: :func:`exact_log_partition`."""
+        return exact_log_partition(self.machine)
 
     def log_partition_ais(self, num_chains: int = 100, num_temperatures: int = 14_500) -> PartitionEstimate:
-        return ais(AnnealedRBM(self), published_temperatures(num_temperatures), num_chains)
+        return ais(AnnealedRBM(self.machine), published_temperatures(num_temperatures), num_chains)
 
     def log_partition_reverse_ais(
         self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000
     ) -> PartitionEstimate:
-        path = AnnealedRBM(self)
+        path = AnnealedRBM(self.machine)
         samples = self.gibbs(self.data_state(images), burn_in)
         with torch.no_grad():
             return reverse_ais(path, published_temperatures(num_temperatures), path.state(samples[0]))
@@ -205,21 +177,40 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
     @torch.no_grad()
     def on_train_start(self) -> None:
         """Set the visible layer and the base of annealing from the training images, once in the life of the machine."""
-        if self.knows_data:
+        if self.machine.knows_data:
             return
         loader = self.trainer.train_dataloader
         assert loader is not None
-        sums = self.data_mean.new_zeros(3, self.visible.num_units)
+        sums = self.machine.data_mean.new_zeros(3, self.visible.num_units)
         for number, batch in enumerate(loader):
             if number >= self.trainer.num_training_batches:
                 break
             visible = self.unpack(batch)[0].to(sums).flatten(1)
             sums += torch.stack([visible.sum(0), visible.square().sum(0), torch.ones_like(visible).sum(0)])
         total, squares, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        self.data_mean.copy_(total / count)
-        self.data_variance.copy_((squares / count - self.data_mean.square()).clamp(min=0))
-        self.visible.initialize(self.data_mean, self.data_variance, int(count[0]))
-        self.knows_data.fill_(True)
+        mean = total / count
+        self.machine.initialize(mean, (squares / count - mean.square()).clamp(min=0), int(count[0]))
+
+
+def exact_log_partition(machine: BoltzmannLayer) -> Tensor:
+    """log Z by adding up all states of the hidden units, or of the visible ones if these are fewer and binary.
+
+    Args:
+        machine: the machine.
+
+    Returns:
+        A float64 scalar, nats, at the precision of the parameters.
+
+    Raises:
+        ValueError: more than 25 units on the smaller side.
+    """
+    if isinstance(machine.visible, BernoulliVisible) and machine.visible.num_units < machine.num_hidden:
+        return enumerated_log_partition(
+            lambda states: -machine.free_energy(states.to(machine.weight)), machine.visible.num_units
+        )
+    return enumerated_log_partition(
+        lambda states: machine.hidden_log_density(states.to(machine.weight)), machine.num_hidden
+    )
 
 
 class AnnealedRBM(AnnealedPath[State]):
@@ -232,7 +223,7 @@ class AnnealedRBM(AnnealedPath[State]):
         machine: the machine; its parameters must not change meanwhile.
     """
 
-    def __init__(self, machine: RBM) -> None:
+    def __init__(self, machine: BoltzmannLayer) -> None:
         self.machine = machine
         self.base = machine.visible.base(machine.data_mean, machine.data_variance)
 
@@ -254,7 +245,7 @@ class AnnealedRBM(AnnealedPath[State]):
         base = torch.stack([(eta * part).sum(1) for eta, part in zip(self.base, statistics, strict=True)]).sum(0)
         # Unit by unit: the difference of two sums of hundreds of units would lose digits.
         hidden = (softplus(next_beta * inputs) - softplus(beta * inputs)).sum(1)
-        return hidden - (next_beta - beta) * (base + self.machine.visible.energy(visible))
+        return hidden - (next_beta - beta) * (base + self.machine.visible_energy(visible))
 
     def transition(self, state: State, beta: float) -> State:
         hidden = sample_bernoulli(torch.sigmoid(beta * state[1]))

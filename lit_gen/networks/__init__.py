@@ -1,5 +1,6 @@
 """Networks without loss or optimizer, injected into models as factories."""
 
+from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.likelihood import (
     BernoulliLikelihood,
@@ -17,6 +18,7 @@ __all__ = [
     "MLP",
     "BernoulliLikelihood",
     "BernoulliVisible",
+    "BoltzmannLayer",
     "ConvDecoder",
     "ConvEncoder",
     "DiscretizedLogisticLikelihood",
@@ -30,6 +32,7 @@ __all__ = [
     "NetworkFactory",
     "Recorded",
     "Shape",
+    "State",
     "VisibleFactory",
     "VisibleLayer",
     "build",

@@ -23,7 +23,7 @@ def uniform(steps: int) -> list[float]:
 )
 def test_weights_have_their_exact_expectations(steps: int, expected: float, variance: float) -> None:
     """E[w] is Z / Z_0 for every schedule; E[log w] and the variance of w are what the transition matrices say."""
-    estimate = ais(AnnealedRBM(toy()), uniform(steps), 40_000)
+    estimate = ais(AnnealedRBM(toy().machine), uniform(steps), 40_000)
     mean, error = mean_and_error(estimate.log_weights)
     assert mean == pytest.approx(expected, abs=4 * error)
     weights = torch.exp(estimate.log_weights - LOG_Z)
@@ -35,7 +35,7 @@ def test_weights_have_their_exact_expectations(steps: int, expected: float, vari
 @pytest.mark.parametrize("steps", [1, 5, 20])
 def test_two_directions_bracket_the_truth(steps: int) -> None:
     model = toy()
-    path = AnnealedRBM(model)
+    path = AnnealedRBM(model.machine)
     below = ais(path, uniform(steps), 20_000)
     above = reverse_ais(path, uniform(steps), path.state(exact_samples(model, 20_000)))
     (low, low_error), (high, high_error) = mean_and_error(below.log_weights), mean_and_error(above.log_weights)
@@ -46,7 +46,7 @@ def test_two_directions_bracket_the_truth(steps: int) -> None:
 
 def test_base_of_the_data_changes_the_way_not_the_end() -> None:
     model = toy()
-    model.data_mean.copy_(torch.tensor([0.9, 0.5, 0.0, 1.0, 0.3, 0.4]))
+    model.machine.data_mean.copy_(torch.tensor([0.9, 0.5, 0.0, 1.0, 0.3, 0.4]))
     estimate = model.log_partition_ais(20_000, 30)
     assert estimate.log_partition == pytest.approx(LOG_Z, abs=4 * estimate.standard_error)
     assert estimate.standard_error < 0.01
@@ -57,8 +57,8 @@ def test_base_of_the_data_changes_the_way_not_the_end() -> None:
 
 def test_base_is_normalised() -> None:
     model = toy()
-    model.data_mean.copy_(torch.rand(6))
-    path = AnnealedRBM(model)
+    model.machine.data_mean.copy_(torch.rand(6))
+    path = AnnealedRBM(model.machine)
     state = path.state(binary_states(6))
     # log f_0 = log f_1 - log_ratio, and log f_1 is minus the free energy.
     base = -model.visible_free_energy(state[0]) - path.log_ratio(state, 0.0, 1.0)
@@ -109,7 +109,7 @@ def test_any_density_with_a_path(steps: int, forward: float, backward: float) ->
 
 
 def test_error_bar_is_the_spread_of_repeated_runs() -> None:
-    path, runs = AnnealedRBM(toy()), [ais(AnnealedRBM(toy()), uniform(5), 100) for _ in range(200)]
+    path, runs = AnnealedRBM(toy().machine), [ais(AnnealedRBM(toy().machine), uniform(5), 100) for _ in range(200)]
     spread = torch.tensor([run.log_partition for run in runs]).std().item()
     told = sum(run.standard_error for run in runs) / len(runs)
     assert told == pytest.approx(spread, rel=0.2)
@@ -134,7 +134,7 @@ def test_published_temperatures() -> None:
 
 
 def test_mistakes_are_told() -> None:
-    path = AnnealedRBM(toy())
+    path = AnnealedRBM(toy().machine)
     for betas in ([0.0], [0.1, 1.0], [0.0, 0.9], [0.0, 0.5, 0.5, 1.0]):
         with pytest.raises(ValueError, match="must rise from 0 to 1"):
             ais(path, betas, 5)

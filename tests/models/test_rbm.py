@@ -15,9 +15,9 @@ from torch import Tensor
 from lit_gen.data import Digits, Synthetic
 from lit_gen.inference import binary_states, enumerated_log_partition
 from lit_gen.models import RBM, ContrastiveDivergence, PersistentContrastiveDivergence, load_model
-from lit_gen.models.negative_phase import Gibbs, State
+from lit_gen.models.negative_phase import Machine
 from lit_gen.models.rbm import AnnealedRBM
-from lit_gen.networks import BernoulliVisible, GaussianVisible
+from lit_gen.networks import BernoulliVisible, GaussianVisible, State
 from tests.resume import assert_exact_resume
 from tests.toy_rbm import GAUSSIAN_LOG_Z, IMAGES, LOG_Z, gaussian_toy, images, log_probabilities, toy
 
@@ -133,20 +133,20 @@ def test_gradient_of_the_log_likelihood() -> None:
     loss = model.free_energy(images(IMAGES, model)).mean() - (log_p.exp() * free_energy).sum()
     loss.backward()
     gradient = {name: -parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert gradient["weight"].norm().item() == pytest.approx(0.7019394734, abs=1e-9)
+    assert gradient["machine.weight"].norm().item() == pytest.approx(0.7019394734, abs=1e-9)
     row = tensor(-0.10605663, -0.1675216, -0.08475866, 0.0618247)
-    torch.testing.assert_close(gradient["weight"][0], row, rtol=0, atol=1e-7)
+    torch.testing.assert_close(gradient["machine.weight"][0], row, rtol=0, atol=1e-7)
     visible = tensor(-0.02458735, -0.22618269, 0.35329278, -0.28900472, 0.29230805, 0.22550669)
-    torch.testing.assert_close(gradient["visible.bias"], visible, rtol=0, atol=1e-7)
+    torch.testing.assert_close(gradient["machine.visible.bias"], visible, rtol=0, atol=1e-7)
     hidden = tensor(0.02154837, -0.12231145, -0.15803338, -0.04374796)
-    torch.testing.assert_close(gradient["hidden_bias"], hidden, rtol=0, atol=1e-7)
+    torch.testing.assert_close(gradient["machine.hidden_bias"], hidden, rtol=0, atol=1e-7)
 
 
 class Recording(ContrastiveDivergence):
     """Keeps what it drew."""
 
-    def __call__(self, gibbs: Gibbs, data: State, keep: bool) -> State:
-        self.drawn = super().__call__(gibbs, data, keep)
+    def __call__(self, machine: Machine, data: State, keep: bool) -> State:
+        self.drawn = super().__call__(machine, data, keep)
         return self.drawn
 
 
@@ -169,7 +169,7 @@ def test_mixed_precision_changes_no_energy(visible: Any) -> None:
     model = RBM((1, 9, 9), 20, visible, initial_weight_std=1.0)
     model.visible.initialize(torch.rand(81), torch.full((81,), 0.1), 100)
     pixels = torch.rand(4, 81).round()
-    path = AnnealedRBM(model)
+    path = AnnealedRBM(model.machine)
 
     def energies() -> list[Tensor]:
         torch.manual_seed(1)
@@ -247,8 +247,8 @@ def test_visible_units_start_at_the_data(visible: Any, tmp_path: Path) -> None:
     model, source = pcd(visible=visible, optimizer=still), data(binarization="none")
     trainer(tmp_path, max_epochs=1).fit(model, source)
     pixels = torch.cat([batch for batch, _ in source.train_dataloader()]).flatten(1)
-    torch.testing.assert_close(model.data_mean, pixels.mean(0))
-    torch.testing.assert_close(model.data_variance, pixels.var(0, correction=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.machine.data_mean, pixels.mean(0))
+    torch.testing.assert_close(model.machine.data_variance, pixels.var(0, correction=0), rtol=1e-4, atol=1e-6)
     if visible is BernoulliVisible:
         expected = (pixels.sum(0) + 1) / (len(pixels) + 2)
         torch.testing.assert_close(torch.sigmoid(model.visible.get_parameter("bias")), expected)
@@ -341,7 +341,7 @@ def test_half_precision_throughout_is_refused(tmp_path: Path) -> None:
 def test_fixed_standard_deviations_stay(tmp_path: Path) -> None:
     model = RBM((1, 8, 8), 6, visible=lambda shape: GaussianVisible(shape, learn_std=False), sample_steps=2)
     trainer(tmp_path, max_epochs=2).fit(model, data(binarization="none"))
-    expected = model.data_variance.sqrt().clamp(min=0.055)
+    expected = model.machine.data_variance.sqrt().clamp(min=0.055)
     torch.testing.assert_close(model.visible.std, expected, rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
 
 
@@ -379,7 +379,7 @@ def test_chains_resume_exactly(tmp_path: Path) -> None:
 
 
 def test_chains_of_each_process_come_back() -> None:
-    checkpoint: dict[str, Any] = {"chains": [[torch.zeros(2, 64)], [torch.ones(2, 64)]]}
+    checkpoint: dict[str, Any] = {"negative_phase": [{"chains": [torch.zeros(2, 64)]}, {"chains": [torch.ones(2, 64)]}]}
     model = pcd()
     model.on_load_checkpoint(checkpoint)
     assert model.negative_phase.chains is not None
@@ -401,8 +401,8 @@ def test_checkpoint_remembers_layer_and_negative_phase(tmp_path: Path) -> None:
 
 def test_mistakes_are_told() -> None:
     for arguments, message in [
-        ({"num_hidden": 0}, "num_hidden and sample_steps must be at least 1, got 0 and 1000"),
-        ({"sample_steps": 0}, "got 500 and 0"),
+        ({"num_hidden": 0}, "num_hidden must be at least 1, got 0"),
+        ({"sample_steps": 0}, "sample_steps must be at least 1, got 0"),
         ({"initial_weight_std": -1.0}, r"must not be negative, got -1\.0"),
         ({"visible": lambda shape: GaussianVisible(shape, min_std=0.0)}, r"min_std must be positive, got 0\.0"),
         ({"negative_phase": lambda: ContrastiveDivergence(0)}, "steps must be at least 1, got 0"),
@@ -411,6 +411,6 @@ def test_mistakes_are_told() -> None:
         with pytest.raises(ValueError, match=message):
             RBM((1, 4, 4), **arguments)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"gave a function; make it a subclass of lit_gen\.networks\.Recorded"):
-        RBM((1, 4, 4), negative_phase=lambda: lambda gibbs, data, keep: gibbs(data, 1))  # type: ignore[arg-type, return-value]
+        RBM((1, 4, 4), negative_phase=lambda: lambda machine, data, keep: machine.gibbs(data, 1))  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match=r"2\^30 states are too many"):
         RBM((1, 8, 8), 30).exact_log_partition()

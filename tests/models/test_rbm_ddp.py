@@ -33,9 +33,9 @@ def test_two_processes(tmp_path: Path) -> None:
     for version, epochs in ((0, 2), (1, 3)):
         stored = torch.load(tmp_path / "runs" / f"version_{version}" / "checkpoints" / "last.ckpt", weights_only=True)
         assert stored["global_step"] == 3 * epochs, "each process took every second batch"
-        first, second = stored["chains"]
+        first, second = (rank["chains"] for rank in stored["negative_phase"])
         assert first[0].shape == second[0].shape == (5, 64)
         assert not torch.equal(first[0], second[0])
         source = Synthetic((1, 8, 8), num_train=60, num_val=0, num_test=20, binarization="threshold")
         pixels = torch.cat([batch for batch, _ in source.train_dataloader()]).flatten(1)
-        torch.testing.assert_close(stored["state_dict"]["data_mean"], pixels.mean(0))
+        torch.testing.assert_close(stored["state_dict"]["machine.data_mean"], pixels.mean(0))

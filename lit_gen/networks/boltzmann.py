@@ -1,0 +1,119 @@
+"""One restricted Boltzmann machine as a plain module: an RBM is one, a deep belief net a stack of them.
+
+Smolensky 1986, Information processing in dynamical systems: foundations of harmony theory; Hinton 2010, A practical
+guide to training restricted Boltzmann machines.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lit_gen.distributions import sample_bernoulli
+from lit_gen.networks.visible import VisibleLayer
+
+State = tuple[Tensor, ...]
+"""(v, h, ...): visible units first, each ``(B, units)``."""
+
+
+class BoltzmannLayer(nn.Module):
+    """Binary hidden units on a visible layer: E(v, h) = energy(v) - scale(v) W h - c h.
+
+    Energies and fields are computed in full precision whatever the autocast: under bf16 they would be nats off.
+
+    Args:
+        visible: the visible units.
+        num_hidden: number of hidden units.
+        initial_weight_std: weights start from N(0, this squared).
+    """
+
+    data_mean: Tensor
+    data_variance: Tensor
+    knows_data: Tensor
+
+    def __init__(self, visible: VisibleLayer, num_hidden: int, initial_weight_std: float = 0.01) -> None:
+        super().__init__()
+        if num_hidden < 1:
+            raise ValueError(f"num_hidden must be at least 1, got {num_hidden}")
+        if initial_weight_std < 0:
+            raise ValueError(f"initial_weight_std must not be negative, got {initial_weight_std}")
+        self.num_hidden = num_hidden
+        self.visible = visible
+        self.weight = nn.Parameter(initial_weight_std * torch.randn(visible.num_units, num_hidden))
+        self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
+        # In the checkpoint: annealing starts from the means of the units, and a test has no training images.
+        self.register_buffer("data_mean", torch.full((visible.num_units,), 0.5))
+        self.register_buffer("data_variance", torch.full((visible.num_units,), 0.25))
+        self.register_buffer("knows_data", torch.tensor(False))
+
+    @torch.no_grad()
+    def initialize(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Fit the visible layer to the data as if there were no weights, and remember the statistics.
+
+        Args:
+            mean: of each visible unit, ``(V,)``.
+            variance: of each visible unit, ``(V,)``.
+            count: number of images they were taken from.
+        """
+        self.data_mean.copy_(mean)
+        self.data_variance.copy_(variance)
+        self.visible.initialize(self.data_mean, self.data_variance, count)
+        self.knows_data.fill_(True)
+
+    def hidden_input(self, visible: Tensor) -> Tensor:
+        """c + W' scale(v), the logits of p(h = 1 given v): ``(B, V) -> (B, H)``."""
+        with torch.autocast(visible.device.type, enabled=False):
+            return torch.addmm(self.hidden_bias, self.visible.scale(visible), self.weight)
+
+    def field(self, hidden: Tensor) -> Tensor:
+        """W h, what the hidden units exert on the visible ones: ``(B, H) -> (B, V)``."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return hidden @ self.weight.T
+
+    def visible_energy(self, visible: Tensor) -> Tensor:
+        """E(v, 0): ``(B, V) -> (B,)`` nats."""
+        return self.visible.energy(visible)
+
+    def energy(self, visible: Tensor, hidden: Tensor) -> Tensor:
+        """E(v, h): ``(B, V), (B, H) -> (B,)`` nats."""
+        return self.visible_energy(visible) - (self.hidden_input(visible) * hidden).sum(1)
+
+    def free_energy(self, visible: Tensor) -> Tensor:
+        """-log of the sum over h of exp(-E(v, h)): ``(B, V) -> (B,)`` nats."""
+        return self.visible_energy(visible) - softplus(self.hidden_input(visible)).sum(1)
+
+    def hidden_log_density(self, hidden: Tensor) -> Tensor:
+        """log of the sum (or integral) over v of exp(-E(v, h)): ``(B, H) -> (B,)`` nats."""
+        return hidden @ self.hidden_bias + self.visible.log_partition(self.field(hidden))
+
+    def hidden_mean(self, visible: Tensor) -> Tensor:
+        """p(h = 1 given v): ``(B, V) -> (B, H)``."""
+        return torch.sigmoid(self.hidden_input(visible))
+
+    def visible_mean(self, hidden: Tensor) -> Tensor:
+        """E[v given h]: ``(B, H) -> (B, V)``."""
+        return self.visible.mean(self.visible.natural(self.field(hidden)))
+
+    def sample_hidden(self, visible: Tensor) -> Tensor:
+        """A draw of h given v: ``(B, V) -> (B, H)``."""
+        return sample_bernoulli(self.hidden_mean(visible))
+
+    def sample_visible(self, hidden: Tensor) -> Tensor:
+        """A draw of v given h: ``(B, H) -> (B, V)``."""
+        return self.visible.sample(self.visible.natural(self.field(hidden)))
+
+    def sweep(self, state: State) -> State:
+        """h given v, then v given h: (v, h); only the visible units of the state matter."""
+        hidden = self.sample_hidden(state[0])
+        return self.sample_visible(hidden), hidden
+
+    @torch.no_grad()
+    def gibbs(self, state: State, steps: int) -> State:
+        """The state after ``steps`` sweeps."""
+        for _ in range(steps):
+            state = self.sweep(state)
+        return state
+
+    def noise(self, num_chains: int) -> State:
+        """States of independent visible units with about the means of the data: where sampling starts."""
+        base = self.visible.base(self.data_mean, self.data_variance)
+        return (self.visible.sample(tuple(eta.expand(num_chains, -1) for eta in base)),)
