@@ -18,6 +18,7 @@ from lit_gen.models import (
     RBM,
     VAE,
     Classifier,
+    ClassRBM,
     EnergyModel,
     PersistentContrastiveDivergence,
     StagedModel,
@@ -38,7 +39,15 @@ from lit_gen.models.base import (
     LitGenModule,
     Reconstructs,
 )
-from lit_gen.networks import MLP, ConvDecoder, ConvEncoder, DiscretizedLogisticLikelihood, GaussianVisible, Shape
+from lit_gen.networks import (
+    MLP,
+    CategoricalVisible,
+    ConvDecoder,
+    ConvEncoder,
+    DiscretizedLogisticLikelihood,
+    GaussianVisible,
+    Shape,
+)
 from tests.conditional import ClassVAE
 from tests.movements import Movements
 from tests.resume import assert_exact_resume
@@ -56,6 +65,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
+    "RBM-categorical": lambda: RBM(SHAPE, 8, CategoricalVisible, sample_steps=5),
+    "ClassRBM": lambda: ClassRBM(SHAPE, 3, 8, negative_phase=persistent, sample_steps=5),
     "RBM-gaussian-pcd": lambda: RBM(SHAPE, 8, GaussianVisible, persistent, sample_steps=5),
     "DBM": lambda: DBM(SHAPE, [8, 6], negative_phase=persistent, pretraining_epochs=1, sample_steps=5),
     "DBM-three-layers": lambda: DBM(SHAPE, [8, 6, 4], GaussianVisible, pretraining_epochs=1, sample_steps=5),

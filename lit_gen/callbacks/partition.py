@@ -56,7 +56,7 @@ class LogPartition(EvaluationCallback):
     ) -> None:
         if stage not in self.stages or not is_due(trainer, self.every_n_epochs):
             return
-        images, condition = pl_module.unpack(batch)
+        images, _ = pl_module.unpack(batch)
         if batch_idx == 0:
             # One estimate for all processes; with the weights of the evaluation, which EMA may swap out at its end.
             values = self._estimate(pl_module, images) if trainer.is_global_zero else {}
@@ -64,7 +64,7 @@ class LogPartition(EvaluationCallback):
             for name, value in self._values.items():
                 pl_module.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
         with evaluation(pl_module, self.seed):
-            free_energy = pl_module.free_energy(images, condition).double().mean()
+            free_energy = pl_module.free_energy(images).double().mean()
         for direction in ("ais", "reverse_ais"):
             pl_module.log(
                 f"{stage}/log_likelihood_{direction}",

@@ -19,6 +19,7 @@ COMMANDS = {
 FOUNDATIONS = (
     "base.py",
     "network.py",
+    "boltzmann.py",
     "optimizers.py",
     "negative_phase.py",
     "loader.py",

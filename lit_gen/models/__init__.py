@@ -2,6 +2,7 @@
 
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.checkpoint import load_model
+from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
 from lit_gen.models.dbm import DBM
 from lit_gen.models.energy import EnergyModel
@@ -15,6 +16,7 @@ __all__ = [
     "DBM",
     "RBM",
     "VAE",
+    "ClassRBM",
     "Classifier",
     "ContrastiveDivergence",
     "EnergyModel",

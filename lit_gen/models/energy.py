@@ -71,6 +71,10 @@ class EnergyModel(GenerativeModel):
     def data_energy(self, images: Tensor, condition: Any = None) -> Tensor:
         """Energy of images with the hidden units summed out, or its variational estimate, ``(B,)`` nats."""
 
+    def start_state(self, images: Tensor, condition: Any = None) -> State:
+        """The state that the negative phase is given: :meth:`data_state`, with the condition if that is part of it."""
+        return self.data_state(images)
+
     def model_energy(self, state: State) -> Tensor:
         """Energy of states of the model, ``(M,)`` nats."""
         return self.energy(state)
@@ -85,7 +89,7 @@ class EnergyModel(GenerativeModel):
         # The gradient is a difference of large terms: under bf16 autocast it would be off by 1.6 %.
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
-                state = self.negative_phase(self, self.data_state(images), keep=self.training)
+                state = self.negative_phase(self, self.start_state(images, condition), keep=self.training)
             return energy_difference(self.data_energy(images, condition), self.model_energy(state))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -114,11 +118,19 @@ class EnergyModel(GenerativeModel):
     def _evaluate(self, stage: str, batch: Batch) -> None:
         images, condition = self.unpack(batch)
         terms = self.objective(images, condition)
-        values = {"loss": terms.loss, **self._reconstruction_error(images, condition)}
+        values = {
+            "loss": terms.loss,
+            **self._reconstruction_error(images, condition),
+            **self.measures(images, condition),
+        }
         if stage == "val" and isinstance(self, HasFreeEnergy) and self._train_free_energy is not None:
             # Overfitting widens it (Hinton 2010, section 6); the unknown constant cancels.
             values["free_energy_gap"] = terms.data_energy - self._train_free_energy
         self.log_evaluation(stage, values, len(images))
+
+    def measures(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
+        """What else to log of validation and test images, by name, ``(B,)`` each."""
+        return {}
 
     def _reconstruction_error(self, images: Tensor, condition: Any) -> dict[str, Tensor]:
         """Squared error of the reconstruction, ``(B,)`` summed over pixels: a sign of life, no measure of progress."""

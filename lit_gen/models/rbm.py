@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -50,7 +51,7 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
     Args:
         image_shape: ``(C, H, W)``; the command line takes it from the data.
         num_hidden: number of hidden units.
-        visible: layer of pixels: binary, or Gaussian for grey levels.
+        visible: layer of pixels: binary, Gaussian for grey levels, or categorical for a few of them.
         negative_phase: draws the states of the model: CD-k, or PCD with chains of its own.
         sample_steps: Gibbs steps from noise to a sample.
         initial_weight_std: weights start from N(0, this squared).
@@ -77,6 +78,7 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
 
     @property
     def visible(self) -> VisibleLayer:
+        """The layer of the pixels."""
         return self.machine.visible
 
     @property
@@ -97,6 +99,10 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
 
     # ---- energies
 
+    def visible_units(self, images: Tensor, condition: Any = None) -> Tensor:
+        """The state of the visible units at these images, ``(B, V)``."""
+        return self.machine.visible.encode(images.flatten(1))
+
     def energy(self, state: State) -> Tensor:
         return self.machine.energy(state[0], state[1])
 
@@ -105,13 +111,16 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
         return self.machine.free_energy(visible)
 
     def free_energy(self, images: Tensor, condition: Any = None) -> Tensor:
-        return self.visible_free_energy(images.flatten(1))
+        return self.visible_free_energy(self.visible_units(images, condition))
 
     def data_state(self, images: Tensor) -> State:
-        return (images.flatten(1),)
+        return self.start_state(images)
+
+    def start_state(self, images: Tensor, condition: Any = None) -> State:
+        return (self.visible_units(images, condition),)
 
     def data_energy(self, images: Tensor, condition: Any = None) -> Tensor:
-        return self.free_energy(images)
+        return self.free_energy(images, condition)
 
     def model_energy(self, state: State) -> Tensor:
         return self.visible_free_energy(state[0])
@@ -131,7 +140,7 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
 
     def visible_mean(self, hidden: Tensor) -> Tensor:
         """E[v given h] as images: ``(B, H) -> (B, *image_shape)`` in [0, 1]."""
-        return self.machine.visible_mean(hidden).clamp(0, 1).unflatten(1, self.image_shape)
+        return self.machine.visible.decode(self.machine.visible_mean(hidden)).clamp(0, 1).unflatten(1, self.image_shape)
 
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
         return self.visible_mean(self.gibbs(self.noise(num_samples), self.sample_steps)[1])
@@ -142,18 +151,18 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
             yield Frame(self.visible_mean(hidden).detach().float())
 
     @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, condition: Any = None) -> Tensor:
         """p(h = 1 given v): ``(B, C, H, W) -> (B, num_hidden)``."""
-        return self.machine.hidden_mean(images.flatten(1))
+        return self.machine.hidden_mean(self.visible_units(images, condition))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
         """P(v given h) at the probabilities of the hidden units, ``(B, C, H, W)`` in [0, 1]."""
-        return self.visible_mean(self.features(images)).float()
+        return self.visible_mean(self.features(images, condition)).float()
 
     def filters(self) -> Tensor:
         """The weights of each hidden unit, ``(num_hidden, C, H, W)``."""
-        return self.machine.weight.detach().T.unflatten(1, self.image_shape)
+        return self.machine.visible.filters(self.machine.weight.detach()).unflatten(1, self.image_shape)
 
     # ---- the partition function
 
@@ -181,11 +190,12 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
             return
         loader = self.trainer.train_dataloader
         assert loader is not None
-        sums = self.machine.data_mean.new_zeros(3, self.visible.num_units)
+        sums = self.machine.data_mean.new_zeros(3, self.machine.visible.num_units)
         for number, batch in enumerate(loader):
             if number >= self.trainer.num_training_batches:
                 break
-            visible = self.unpack(batch)[0].to(sums).flatten(1)
+            images, condition = move_data_to_device(self.unpack(batch), sums.device)
+            visible = self.visible_units(images, condition).to(sums)
             sums += torch.stack([visible.sum(0), visible.square().sum(0), torch.ones_like(visible).sum(0)])
         total, squares, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
         mean = total / count

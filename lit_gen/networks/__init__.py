@@ -12,6 +12,7 @@ from lit_gen.networks.likelihood import (
 from lit_gen.networks.mean_field import MeanFieldClassifier
 from lit_gen.networks.mlp import MLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
+from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BernoulliVisible",
     "BoltzmannLayer",
+    "CategoricalVisible",
     "ConvDecoder",
     "ConvEncoder",
     "DiscretizedLogisticLikelihood",

@@ -22,6 +22,7 @@ class VisibleLayer(Recorded, nn.Module):
     """Energy of visible units ``v``, ``(B, V)``, and their distribution in the field of the hidden units.
 
     The machine's energy is ``energy(v) - scale(v) W h - c h``; ``field = W h`` is what the hidden units exert.
+    Units are pixels unless a layer encodes these otherwise.
 
     Args:
         image_shape: ``(C, H, W)``; V is their product.
@@ -37,12 +38,24 @@ class VisibleLayer(Recorded, nn.Module):
         super().__init__()
         self.num_units = math.prod(image_shape)
 
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The units of flat images: ``(B, pixels)`` in [0, 1] ``-> (B, V)``."""
+        return pixels
+
+    def decode(self, visible: Tensor) -> Tensor:
+        """The pixels of units or of their means: ``(B, V) -> (B, pixels)``."""
+        return visible
+
+    def filters(self, weight: Tensor) -> Tensor:
+        """What each hidden unit looks for: ``(V, H) -> (H, pixels)``."""
+        return weight.T
+
     def initialize(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Make a machine without weights fit the data: parameters from the mean and variance ``(V,)`` of all images.
+        """Make a machine without weights fit the data: parameters from the mean and variance ``(V,)`` of the units.
 
         Args:
-            mean: of each pixel.
-            variance: of each pixel.
+            mean: of each unit over all images.
+            variance: of each unit.
             count: number of images.
         """
         raise NotImplementedError(f"{type(self).__name__} must define initialize")
@@ -84,7 +97,29 @@ class VisibleLayer(Recorded, nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define log_partition")
 
 
-class BernoulliVisible(VisibleLayer):
+class LinearVisible(VisibleLayer):
+    """Discrete units with energy -b v, which are their own sufficient statistics."""
+
+    bias: nn.Parameter
+
+    def energy(self, visible: Tensor) -> Tensor:
+        with torch.autocast(visible.device.type, enabled=False):  # under bf16 the product would be nats off
+            return -(visible @ self.bias)
+
+    def scale(self, visible: Tensor) -> Tensor:
+        return visible
+
+    def natural(self, field: Tensor) -> Natural:
+        return (self.bias + field,)
+
+    def statistics(self, visible: Tensor) -> Natural:
+        return (visible,)
+
+    def log_partition(self, field: Tensor) -> Tensor:
+        return self.log_normalizer(self.natural(field))
+
+
+class BernoulliVisible(LinearVisible):
     """Binary pixels with energy -b v (Smolensky 1986)."""
 
     needs_binary = True
@@ -98,22 +133,9 @@ class BernoulliVisible(VisibleLayer):
         """Log-odds of the data (Hinton 2010, section 8.1), with one image on and one off added to the count."""
         self.bias.copy_(torch.logit((mean * count + 1) / (count + 2)))
 
-    def energy(self, visible: Tensor) -> Tensor:
-        with torch.autocast(visible.device.type, enabled=False):  # under bf16 the product would be nats off
-            return -(visible @ self.bias)
-
-    def scale(self, visible: Tensor) -> Tensor:
-        return visible
-
-    def natural(self, field: Tensor) -> Natural:
-        return (self.bias + field,)
-
     def base(self, mean: Tensor, variance: Tensor) -> Natural:
         # Five images on and off in a hundred, as in the code of Salakhutdinov & Murray (2008) (there: on only).
         return (torch.logit((mean + 0.05) / 1.1),)
-
-    def statistics(self, visible: Tensor) -> Natural:
-        return (visible,)
 
     def log_normalizer(self, natural: Natural) -> Tensor:
         return softplus(natural[0]).sum(-1)
@@ -123,9 +145,6 @@ class BernoulliVisible(VisibleLayer):
 
     def sample(self, natural: Natural) -> Tensor:
         return sample_bernoulli(torch.sigmoid(natural[0]))
-
-    def log_partition(self, field: Tensor) -> Tensor:
-        return self.log_normalizer(self.natural(field))
 
 
 class GaussianVisible(VisibleLayer):

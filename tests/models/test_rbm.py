@@ -80,23 +80,6 @@ def test_gaussian_density_integrates_to_one() -> None:
     assert math.log(total) == pytest.approx(model.exact_log_partition().item(), abs=1e-8)
 
 
-@pytest.mark.parametrize("layer", [BernoulliVisible, GaussianVisible])
-def test_visible_layers_are_exponential_families(layer: Any) -> None:
-    """energy, log_partition and the natural parameters say the same, and independent pixels fit their data."""
-    visible = layer((1, 1, 4)).double()
-    mean, variance = tensor(0.2, 0.5, 0.9, 0.4), tensor(0.16, 0.25, 0.09, 0.24)
-    visible.initialize(mean, variance, 10**9)
-    field, values = torch.randn(3, 4, dtype=torch.float64), torch.rand(3, 4, dtype=torch.float64).round()
-    joint = (visible.scale(values) * field).sum(1) - visible.energy(values) - visible.log_partition(field)
-    natural = visible.natural(field)
-    products = [(eta * part).sum(1) for eta, part in zip(natural, visible.statistics(values), strict=True)]
-    torch.testing.assert_close(sum(products) - visible.log_normalizer(natural), joint)
-    free = visible.natural(torch.zeros(4, dtype=torch.float64))
-    torch.testing.assert_close(visible.mean(free), mean, rtol=0, atol=1e-8)
-    draws = visible.sample(tuple(eta.expand(100_000, -1) for eta in free))
-    torch.testing.assert_close(draws.var(0), variance, rtol=0.02, atol=0)
-
-
 # ---- Gibbs sampling
 
 

@@ -1,0 +1,164 @@
+"""Restricted Boltzmann machine over images and their labels.
+
+Larochelle & Bengio 2008, Classification using discriminative restricted Boltzmann machines (trained here by the joint
+likelihood, their generative objective); Hinton 2010, A practical guide to training restricted Boltzmann machines,
+section 16.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.nn.functional import one_hot, softplus
+
+from lit_gen.inference import chain, run_chain
+from lit_gen.models.base import Conditional, Frame
+from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
+from lit_gen.models.rbm import RBM
+from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, VisibleFactory, VisibleLayer
+from lit_gen.networks.softmax import LabelledVisible
+
+
+class ClassRBM(RBM, Conditional):
+    """Joint p(image, class): draws images of a class, and classifies by p(class given image), which is exact.
+
+    ``free_energy(images)`` sums the classes out, so that log-likelihoods are those of the image; with a condition it is
+    that of the pair. Samples of a class come from chains whose label is held fast.
+
+    Args:
+        image_shape: ``(C, H, W)``; the command line takes it from the data.
+        num_classes: number of classes; the command line takes it from the data.
+        num_hidden: number of hidden units.
+        visible: layer of pixels: binary, Gaussian for grey levels, or categorical for a few of them.
+        negative_phase: draws the states of the model, images and labels.
+        sample_steps: Gibbs steps from noise to a sample.
+        initial_weight_std: weights start from N(0, this squared).
+        optimizer: takes the parameters; its weight decay applies to weights only.
+        lr_scheduler: takes the optimizer; stepped after each epoch.
+    """
+
+    condition_fields = {"class": int}
+
+    def __init__(
+        self,
+        image_shape: Shape,
+        num_classes: int,
+        num_hidden: int = 500,
+        visible: VisibleFactory = BernoulliVisible,
+        negative_phase: NegativePhaseFactory = ContrastiveDivergence,
+        sample_steps: int = 1000,
+        initial_weight_std: float = 0.01,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.5, weight_decay=2e-4),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            image_shape, num_hidden, visible, negative_phase, sample_steps, initial_weight_std, optimizer, lr_scheduler
+        )
+        if num_classes < 2:
+            raise ValueError(
+                f"a ClassRBM needs labels of at least 2 classes, the data has {num_classes}; use labelled data (class"
+                " sub-folders for ImageFolder), or an RBM"
+            )
+        self.num_classes = num_classes
+        labelled = LabelledVisible(self.machine.visible, num_classes)
+        self.machine = BoltzmannLayer(labelled, num_hidden, initial_weight_std)
+
+    @property
+    def units(self) -> LabelledVisible:
+        """The visible units: pixels, and the label after them."""
+        units = self.machine.visible
+        assert isinstance(units, LabelledVisible)
+        return units
+
+    @property
+    def visible(self) -> VisibleLayer:
+        return self.units.image
+
+    # ---- the class
+
+    def class_free_energies(self, images: Tensor) -> Tensor:
+        """Free energy of the images with each class: ``(B, C, H, W) -> (B, num_classes)`` nats."""
+        image = self.units.image.encode(images.flatten(1))
+        labels = torch.eye(self.num_classes, dtype=image.dtype, device=image.device)
+        unlabelled = self.units.join(image, image.new_zeros(len(image), self.num_classes))
+        # Energies and inputs are sums over units, so that the label adds the same to every image.
+        empty = torch.zeros_like(unlabelled[:1])
+        added = self.units.join(empty[:, : -self.num_classes].expand(self.num_classes, -1), labels)
+        energy = self.machine.visible_energy(unlabelled)[:, None]
+        energy = energy + self.machine.visible_energy(added) - self.machine.visible_energy(empty)
+        inputs = self.machine.hidden_input(unlabelled)[:, None] + self.machine.weight[-self.num_classes :]
+        return energy - softplus(inputs).sum(2)
+
+    def class_log_probs(self, images: Tensor) -> Tensor:
+        """log p(class given image), exact: ``(B, C, H, W) -> (B, num_classes)``."""
+        return torch.log_softmax(-self.class_free_energies(images), 1)
+
+    def free_energy(self, images: Tensor, condition: Any = None) -> Tensor:
+        if condition is None:
+            return -torch.logsumexp(-self.class_free_energies(images), 1)
+        return super().free_energy(images, condition)
+
+    def visible_units(self, images: Tensor, condition: Any = None) -> Tensor:
+        """Images with their labels; without a condition, labels are drawn from p(class given image)."""
+        if condition is None:
+            with torch.no_grad():
+                condition = torch.distributions.Categorical(logits=self.class_log_probs(images)).sample()
+        image = self.units.image.encode(images.flatten(1))
+        return self.units.join(image, self._labels(condition).to(image))
+
+    def _labels(self, condition: Tensor) -> Tensor:
+        return one_hot(condition, self.num_classes).to(self.machine.weight)
+
+    @torch.no_grad()
+    def features(self, images: Tensor, condition: Any = None) -> Tensor:
+        """p(h = 1 given the image, and the class if it is given): ``(B, C, H, W) -> (B, num_hidden)``."""
+        if condition is not None:
+            return super().features(images, condition)
+        of_class = [
+            super(ClassRBM, self).features(images, torch.full((len(images),), number, device=images.device))
+            for number in range(self.num_classes)
+        ]
+        return (self.class_log_probs(images).exp()[:, :, None] * torch.stack(of_class, 1)).sum(1)
+
+    def measures(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
+        return {"accuracy": (self.class_free_energies(images).argmin(1) == condition).float()}
+
+    # ---- sampling
+
+    def draw(self, num_samples: int, condition: Any = None) -> Tensor:
+        start = self._clamp(self.noise(num_samples), condition)
+        return self.visible_mean(run_chain(lambda state: self._clamped(state, condition), start, self.sample_steps)[1])
+
+    def trajectory(self, num_samples: int, condition: Any = None) -> Iterator[Frame]:
+        """The dream of chains whose label is held fast: P(v given h) after each Gibbs step."""
+        condition = self.sample_condition(num_samples) if condition is None else condition
+        start = self._clamp(self.noise(num_samples), condition)
+        for _, hidden in chain(lambda state: self._clamped(state, condition), start, self.sample_steps):
+            yield Frame(self.visible_mean(hidden).detach().float())
+
+    def _clamped(self, state: State, condition: Tensor) -> State:
+        return self._clamp(self.sweep(state), condition)
+
+    def _clamp(self, state: State, condition: Tensor) -> State:
+        image, _ = self.units.split(state[0])
+        return (self.units.join(image, self._labels(condition)), *state[1:])
+
+    # ---- conditions
+
+    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Tensor:
+        number = fields["class"]
+        if not 0 <= number < self.num_classes:
+            raise ValueError(f"class must lie in 0..{self.num_classes - 1}, got {number}")
+        return torch.full((num_samples,), number)
+
+    def sample_condition(self, num_samples: int) -> Tensor:
+        """Classes as frequent as in the training data."""
+        _, frequencies = self.units.split(self.machine.data_mean)
+        return torch.multinomial(frequencies, num_samples, replacement=True)
+
+    def target_condition(self, target: Any) -> Tensor:
+        if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():
+            raise ValueError(f"the target of a ClassRBM must be class numbers of shape (B,), got {target!r}")
+        return target.long()
