@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
+from torch.optim import Optimizer
 
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import (
@@ -30,10 +31,10 @@ from lit_gen.inference import (
 from lit_gen.models.annealed_dbm import AnnealedDBM
 from lit_gen.models.base import BoundsFreeEnergy, EstimatesPartition, Frame, HasFilters, HasTrajectory, Reconstructs
 from lit_gen.models.energy import EnergyModel
-from lit_gen.models.negative_phase import NegativePhaseFactory, PersistentContrastiveDivergence, State
+from lit_gen.models.negative_phase import NegativePhaseFactory, PersistentContrastiveDivergence
 from lit_gen.models.staged import Stage, StagedModel
-from lit_gen.models.statistics import pixel_statistics
-from lit_gen.networks import BernoulliVisible, MeanFieldClassifier, Shape, VisibleFactory, build
+from lit_gen.models.statistics import unit_statistics
+from lit_gen.networks import BernoulliVisible, MeanFieldClassifier, Shape, State, VisibleFactory, build
 from lit_gen.objectives import energy_difference
 
 CONVERGED = 1e-6
@@ -354,7 +355,7 @@ class DBM(StagedModel, EnergyModel, EstimatesPartition, BoundsFreeEnergy, HasTra
         """Set the visible layer and the base of annealing from the training images, once in the life of the machine."""
         if self.knows_data:
             return
-        mean, variance, count = pixel_statistics(self)
+        mean, variance, count = unit_statistics(self)
         self.data_mean.copy_(mean)
         self.data_variance.copy_(variance)
         self.centres[: len(mean)] = mean
@@ -366,6 +367,10 @@ class DBM(StagedModel, EnergyModel, EstimatesPartition, BoundsFreeEnergy, HasTra
             self.centre_gradients()
             activities = self.trainer.strategy.reduce(self._activities, reduce_op="mean")
             self.centres.lerp_(activities, self.centering)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.current_stage.name == "joint":  # the chains are those of the whole machine
+            super().on_before_optimizer_step(optimizer)
 
     @torch.no_grad()
     def centre_gradients(self) -> None:

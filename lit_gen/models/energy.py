@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lit_gen.models.base import Batch, GenerativeModel
 from lit_gen.models.capabilities import HasFreeEnergy, Reconstructs
 from lit_gen.models.negative_phase import NegativePhaseFactory
+from lit_gen.models.optimizers import groups_by_decay
 from lit_gen.networks import Shape, State, build
 from lit_gen.objectives import EnergyTerms, energy_difference
 
@@ -139,11 +140,7 @@ class EnergyModel(GenerativeModel):
         return {"reconstruction_error": (self.reconstruct(images, condition) - images).square().flatten(1).sum(1)}
 
     def configure_optimizers(self) -> Any:
-        parameters = list(self.parameters())
-        groups = [
-            {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
-            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-        ]
+        groups = groups_by_decay(self.parameters())
         return self.with_scheduler(self.make_optimizer(groups), self.make_lr_scheduler)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

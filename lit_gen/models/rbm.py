@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -32,6 +31,7 @@ from lit_gen.inference import (
 from lit_gen.models.base import EstimatesPartition, Frame, HasFilters, HasFreeEnergy, HasTrajectory, Reconstructs
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
+from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, VisibleFactory, VisibleLayer, build
 
 
@@ -186,20 +186,8 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
     @torch.no_grad()
     def on_train_start(self) -> None:
         """Set the visible layer and the base of annealing from the training images, once in the life of the machine."""
-        if self.machine.knows_data:
-            return
-        loader = self.trainer.train_dataloader
-        assert loader is not None
-        sums = self.machine.data_mean.new_zeros(3, self.machine.visible.num_units)
-        for number, batch in enumerate(loader):
-            if number >= self.trainer.num_training_batches:
-                break
-            images, condition = move_data_to_device(self.unpack(batch), sums.device)
-            visible = self.visible_units(images, condition).to(sums)
-            sums += torch.stack([visible.sum(0), visible.square().sum(0), torch.ones_like(visible).sum(0)])
-        total, squares, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        mean = total / count
-        self.machine.initialize(mean, (squares / count - mean.square()).clamp(min=0), int(count[0]))
+        if not self.machine.knows_data:
+            self.machine.initialize(*unit_statistics(self, self.visible_units))
 
 
 def exact_log_partition(machine: BoltzmannLayer) -> Tensor:

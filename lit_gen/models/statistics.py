@@ -1,19 +1,26 @@
 """What a model asks of its training images before it trains."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from lit_gen.models.base import GenerativeModel
 
 
 @torch.no_grad()
-def pixel_statistics(model: GenerativeModel) -> tuple[Tensor, Tensor, int]:
-    """Mean and variance of each pixel over an epoch of training images of all processes, and their number.
+def unit_statistics(
+    model: GenerativeModel, units: Callable[[Tensor, Any], Tensor] = lambda images, condition: images.flatten(1)
+) -> tuple[Tensor, Tensor, int]:
+    """Mean and variance of each unit over an epoch of training images of all processes, and the number of images.
 
-    To be called in ``on_train_start``, when the loader exists.
+    To be called when a training starts or later: before that the loader does not exist.
 
     Args:
         model: attached to a trainer.
+        units: ``(B, *image_shape)`` and their condition -> ``(B, V)``.
 
     Returns:
         ``(V,)``, ``(V,)`` and a count.
@@ -24,8 +31,9 @@ def pixel_statistics(model: GenerativeModel) -> tuple[Tensor, Tensor, int]:
     for number, batch in enumerate(loader):
         if number >= model.trainer.num_training_batches:
             break
-        pixels = model.unpack(batch)[0].to(model.device, torch.float32).flatten(1)
-        part = torch.stack([pixels.sum(0), pixels.square().sum(0), torch.ones_like(pixels).sum(0)])
+        images, condition = move_data_to_device(model.unpack(batch), model.device)
+        values = units(images, condition).float()
+        part = torch.stack([values.sum(0), values.square().sum(0), torch.ones_like(values).sum(0)])
         sums = part if sums is None else sums + part
     assert sums is not None
     total, squares, count = model.trainer.strategy.reduce(sums, reduce_op="sum")
