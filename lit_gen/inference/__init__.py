@@ -1,6 +1,13 @@
 """Algorithms on densities, without Lightning."""
 
-from lit_gen.inference.ais import AnnealedPath, PartitionEstimate, ais, published_temperatures, reverse_ais
+from lit_gen.inference.ais import (
+    AnnealedPath,
+    PartitionEstimate,
+    ais,
+    published_temperatures,
+    raise_log_likelihood,
+    reverse_ais,
+)
 from lit_gen.inference.enumeration import binary_states, enumerated_log_partition
 from lit_gen.inference.gibbs import chain, run_chain
 from lit_gen.inference.importance import importance_bound
@@ -14,6 +21,7 @@ __all__ = [
     "enumerated_log_partition",
     "importance_bound",
     "published_temperatures",
+    "raise_log_likelihood",
     "reverse_ais",
     "run_chain",
 ]
