@@ -11,6 +11,7 @@ from lit_gen.inference.ais import (
 from lit_gen.inference.enumeration import binary_states, enumerated_log_partition
 from lit_gen.inference.gibbs import chain, run_chain
 from lit_gen.inference.importance import importance_bound
+from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochastic_pseudo_log_likelihood
 
 __all__ = [
     "AnnealedPath",
@@ -20,8 +21,10 @@ __all__ = [
     "chain",
     "enumerated_log_partition",
     "importance_bound",
+    "pseudo_log_likelihood",
     "published_temperatures",
     "raise_log_likelihood",
     "reverse_ais",
     "run_chain",
+    "stochastic_pseudo_log_likelihood",
 ]
