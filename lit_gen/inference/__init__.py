@@ -3,6 +3,7 @@
 from lit_gen.inference.ais import (
     AnnealedPath,
     PartitionEstimate,
+    Progress,
     ais,
     published_temperatures,
     raise_log_likelihood,
@@ -16,6 +17,7 @@ from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochasti
 __all__ = [
     "AnnealedPath",
     "PartitionEstimate",
+    "Progress",
     "ais",
     "binary_states",
     "chain",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lit_gen.inference import PartitionEstimate
+from lit_gen.inference import PartitionEstimate, Progress
 
 
 class Frame(NamedTuple):
@@ -96,17 +96,20 @@ class EstimatesPartition(ABC):
     """Can estimate the constant that its free energy, or the bound on it, lacks: log p(x) = -F(x) - log Z."""
 
     @abstractmethod
-    def log_partition_ais(self, num_chains: int = 100, num_temperatures: int = 14_500) -> PartitionEstimate:
+    def log_partition_ais(
+        self, num_chains: int = 100, num_temperatures: int = 14_500, progress: Progress = iter
+    ) -> PartitionEstimate:
         """log Z by annealing from a base that fits the pixel means: too low on average, log p(x) too high.
 
         Args:
             num_chains: independent chains.
             num_temperatures: steps of each chain.
+            progress: goes through the steps.
         """
 
     @abstractmethod
     def log_partition_reverse_ais(
-        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000
+        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000, progress: Progress = iter
     ) -> PartitionEstimate:
         """log Z by annealing samples of the model back to the base: too high on average, log p(x) too low.
 
@@ -114,6 +117,27 @@ class EstimatesPartition(ABC):
             images: ``(num_chains, C, H, W)`` in [0, 1], where the Markov chains that draw the samples begin.
             num_temperatures: steps of each chain.
             burn_in: Gibbs steps from the images to the samples.
+            progress: goes through the steps of annealing.
+        """
+
+
+class EstimatesLogLikelihood(ABC):
+    """Can estimate log p(x) of single images from below."""
+
+    @abstractmethod
+    def log_likelihood_raise(
+        self, images: Tensor, num_chains: int = 1, num_temperatures: int = 14_500, progress: Progress = iter
+    ) -> Tensor:
+        """log p(x) by annealing the images back to the base: too low on average, whatever has mixed or not.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+            num_chains: independent chains of each image; more make the estimate higher on average.
+            num_temperatures: steps of each chain.
+            progress: goes through the steps.
+
+        Returns:
+            ``(B,)`` nats, in float64.
         """
 
 

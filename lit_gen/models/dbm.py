@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import (
     PartitionEstimate,
+    Progress,
     ais,
     chain,
     enumerated_log_partition,
@@ -473,17 +474,19 @@ class DBM(StagedModel, EnergyModel, EstimatesPartition, BoundsFreeEnergy, HasTra
             lambda states: path.log_density(path.state(states.to(self.weights[0]).split(sizes, 1)), 1.0), sum(sizes)
         )
 
-    def log_partition_ais(self, num_chains: int = 100, num_temperatures: int = 14_500) -> PartitionEstimate:
-        return ais(AnnealedDBM(self), published_temperatures(num_temperatures), num_chains)
+    def log_partition_ais(
+        self, num_chains: int = 100, num_temperatures: int = 14_500, progress: Progress = iter
+    ) -> PartitionEstimate:
+        return ais(AnnealedDBM(self), published_temperatures(num_temperatures), num_chains, progress)
 
     def log_partition_reverse_ais(
-        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000
+        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000, progress: Progress = iter
     ) -> PartitionEstimate:
         path = AnnealedDBM(self)
         samples = self.gibbs(self.data_state(images), burn_in)
         with torch.no_grad():
             state = path.state([samples[number] for number in self.odd])
-        return reverse_ais(path, published_temperatures(num_temperatures), state)
+        return reverse_ais(path, published_temperatures(num_temperatures), state, progress)
 
 
 def layer_number(stage: Stage) -> int:

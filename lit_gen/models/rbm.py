@@ -21,21 +21,39 @@ from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import (
     AnnealedPath,
     PartitionEstimate,
+    Progress,
     ais,
     chain,
     enumerated_log_partition,
     published_temperatures,
+    raise_log_likelihood,
     reverse_ais,
     run_chain,
 )
-from lit_gen.models.base import EstimatesPartition, Frame, HasFilters, HasFreeEnergy, HasTrajectory, Reconstructs
+from lit_gen.models.base import (
+    EstimatesLogLikelihood,
+    EstimatesPartition,
+    Frame,
+    HasFilters,
+    HasFreeEnergy,
+    HasTrajectory,
+    Reconstructs,
+)
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
 from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, VisibleFactory, VisibleLayer, build
 
 
-class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilters, Reconstructs):
+class RBM(
+    EnergyModel,
+    EstimatesPartition,
+    EstimatesLogLikelihood,
+    HasFreeEnergy,
+    HasTrajectory,
+    HasFilters,
+    Reconstructs,
+):
     """Restricted Boltzmann machine with binary hidden units: E(v, h) = energy(v) - scale(v) W h - c h.
 
     Samples are P(v given h) of the last step of Gibbs chains. A variant injects another visible layer or negative
@@ -170,16 +188,28 @@ class RBM(EnergyModel, EstimatesPartition, HasFreeEnergy, HasTrajectory, HasFilt
         """log Z by enumeration: :func:`exact_log_partition`."""
         return exact_log_partition(self.machine)
 
-    def log_partition_ais(self, num_chains: int = 100, num_temperatures: int = 14_500) -> PartitionEstimate:
-        return ais(AnnealedRBM(self.machine), published_temperatures(num_temperatures), num_chains)
+    def log_partition_ais(
+        self, num_chains: int = 100, num_temperatures: int = 14_500, progress: Progress = iter
+    ) -> PartitionEstimate:
+        return ais(AnnealedRBM(self.machine), published_temperatures(num_temperatures), num_chains, progress)
 
     def log_partition_reverse_ais(
-        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000
+        self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000, progress: Progress = iter
     ) -> PartitionEstimate:
         path = AnnealedRBM(self.machine)
         samples = self.gibbs(self.data_state(images), burn_in)
         with torch.no_grad():
-            return reverse_ais(path, published_temperatures(num_temperatures), path.state(samples[0]))
+            return reverse_ais(path, published_temperatures(num_temperatures), path.state(samples[0]), progress)
+
+    @torch.no_grad()
+    def log_likelihood_raise(
+        self, images: Tensor, num_chains: int = 1, num_temperatures: int = 14_500, progress: Progress = iter
+    ) -> Tensor:
+        path, rows = AnnealedRBM(self.machine), images.repeat_interleave(num_chains, 0)
+        # The density is that of the image alone: a label in the state is drawn given the image, and so sums out.
+        state, log_density = path.state(self.visible_units(rows)), -self.free_energy(rows)
+        betas = published_temperatures(num_temperatures)
+        return raise_log_likelihood(path, betas, state, log_density, num_chains, progress)
 
     # ---- statistics of the data
 
@@ -248,5 +278,5 @@ class AnnealedRBM(AnnealedPath[State]):
     def transition(self, state: State, beta: float) -> State:
         hidden = sample_bernoulli(torch.sigmoid(beta * state[1]))
         target = self.machine.visible.natural(self.machine.field(hidden))
-        between = tuple((1 - beta) * start + beta * end for start, end in zip(self.base, target, strict=True))
+        between = tuple(torch.lerp(start, end, beta) for start, end in zip(self.base, target, strict=True))
         return self.state(self.machine.visible.sample(between))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
-from lit_gen.callbacks import BestAndLast, Filters, LogPartition, default_callbacks
+from lit_gen.callbacks import BestAndLast, Filters, LogPartition, ProgressBar, default_callbacks
 from lit_gen.callbacks.images import centred
 from lit_gen.models import RBM
 from tests.callbacks.test_images import read, tiles
@@ -21,7 +21,7 @@ def rbm(**arguments: Any) -> RBM:
 
 def test_log_likelihood_is_that_of_enumeration(tmp_path: Path) -> None:
     model = rbm(optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.2))
-    run = trainer(tmp_path, LogPartition(200, 300, 50), max_epochs=20)
+    run = trainer(tmp_path, LogPartition(200, 300, 50, raise_images=10), max_epochs=20)
     # 13 images: the second batch is smaller, and must count less.
     source = data(num_test=13)
     run.fit(model, source)
@@ -34,9 +34,16 @@ def test_log_likelihood_is_that_of_enumeration(tmp_path: Path) -> None:
         assert result[f"test/log_partition_{direction}"] == pytest.approx(model.exact_log_partition().item(), abs=0.1)
         assert 0 < result[f"test/log_partition_{direction}_standard_error"] < 0.1
         assert 100 < result[f"test/log_partition_{direction}_effective_sample_size"] <= 200.01
+        ends = [result[f"test/log_partition_{direction}_{end}"] for end in ("low", "high")]
+        middle, error = (result[f"test/log_partition_{direction}{name}"] for name in ("", "_standard_error"))
+        assert ends == pytest.approx([middle - 3 * error, middle + 3 * error], abs=1e-4)
+    assert result["test/log_likelihood_low"] < exact < result["test/log_likelihood_high"]
+    assert result["test/log_likelihood_high"] - result["test/log_likelihood_low"] < 1
+    assert result["test/log_likelihood_raise"] == pytest.approx(exact, abs=0.2)
+    assert 0 < result["test/log_partition_raise_standard_error"] < 0.2
     (again,) = run.test(model, source, verbose=False)
     for name, value in result.items():
-        assert "ais" not in name or again[name] == value, f"{name} depends on the state of the global generator"
+        assert "log_" not in name or again[name] == value, f"{name} depends on the state of the global generator"
 
 
 def test_measured_with_averaged_weights_during_training(tmp_path: Path) -> None:
@@ -52,6 +59,17 @@ def test_measured_with_averaged_weights_during_training(tmp_path: Path) -> None:
     trainer(tmp_path, averaging, watcher, Seen(), max_epochs=3).fit(model, data())
     # With a decay of 1 the average stays where the first step left it.
     assert values[0] == values[1] == values[2]
+
+
+def test_a_bar_where_the_trainer_has_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    callback = LogPartition(5, 10, 2, raise_images=5)
+    trainer(tmp_path, callback).test(rbm(), data(), verbose=False)
+    assert "AIS" not in capfd.readouterr().err
+    trainer(tmp_path, callback, ProgressBar(), enable_progress_bar=True).test(rbm(), data(), verbose=False)
+    shown = capfd.readouterr().err
+    for name, steps in (("\rAIS", 9), ("reverse AIS", 9), ("RAISE", 10)):
+        assert f"{name}: " in shown
+        assert f"0/{steps}" in shown
 
 
 def test_filters_lie_around_grey(tmp_path: Path) -> None:
@@ -85,3 +103,5 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         trainer(tmp_path, LogPartition()).fit(vae(), data())
     with pytest.raises(ValueError, match="num_chains must be at least 1, got 0"):
         LogPartition(0)
+    with pytest.raises(ValueError, match="raise_images must be 0 or at least 2, to tell their spread; got 1"):
+        LogPartition(raise_images=1)

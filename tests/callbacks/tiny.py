@@ -35,13 +35,13 @@ def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Train
         "logger": False,
         "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
         "plugins": [AtomicCheckpointIO()],
+        "enable_progress_bar": False,
     }
     return pl.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         devices=1,
         inference_mode=False,
-        enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
         **{**options, **arguments},

@@ -1,13 +1,21 @@
 """Annealed importance sampling against enumeration and closed forms."""
 
 import math
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor
 
-from lit_gen.inference import AnnealedPath, ais, binary_states, published_temperatures, reverse_ais
+from lit_gen.inference import (
+    AnnealedPath,
+    ais,
+    binary_states,
+    published_temperatures,
+    raise_log_likelihood,
+    reverse_ais,
+)
 from lit_gen.models.rbm import AnnealedRBM
 from tests.linear_gaussian import LOG_P, OFFSET, VARIANCE, WEIGHTS, X
 from tests.toy_rbm import GAUSSIAN_LOG_Z, LOG_Z, exact_samples, gaussian_toy, images, mean_and_error, toy
@@ -120,6 +128,37 @@ def test_error_bar_is_the_spread_of_repeated_runs() -> None:
     torch.manual_seed(3)
     ais(path, [0.0, 1.0], 7)
     assert torch.equal(torch.rand(1), after)
+
+
+def test_intervals_hold() -> None:
+    """Few temperatures and 50 chains; nine machines in ten would do even if the weights were not quite normal."""
+    runs = [ais(AnnealedRBM(toy().machine), uniform(2), 50) for _ in range(200)]
+    held = [run.low < LOG_Z < run.high for run in runs]
+    assert sum(held) >= 190
+    assert all(run.high - run.low == pytest.approx(6 * run.standard_error) for run in runs)
+
+
+def test_progress_sees_every_step_and_changes_nothing() -> None:
+    path, betas = AnnealedRBM(toy().machine), uniform(20)
+    state = path.state(exact_samples(toy(), 5))
+    seen: list[int] = []
+
+    def watch(steps: range) -> Iterator[int]:
+        for step in steps:
+            seen.append(step)
+            yield step
+
+    for run, steps in (
+        (lambda **options: ais(path, betas, 5, **options).log_weights, 19),
+        (lambda **options: reverse_ais(path, betas, state, **options).log_weights, 19),
+        (lambda **options: raise_log_likelihood(path, betas, state, state[0].sum(1), **options), 20),
+    ):
+        torch.manual_seed(0)
+        silent = run()
+        torch.manual_seed(0)
+        assert torch.equal(run(progress=watch), silent)
+        assert len(seen) == steps
+        seen.clear()
 
 
 def test_published_temperatures() -> None:

@@ -40,7 +40,7 @@ def annealing_model(model: RBM, betas: list[float]) -> Tensor:
 def estimate(model: RBM, betas: list[float], states: Tensor, num_chains: int) -> Tensor:
     """One estimate for each state."""
     rows = states.repeat_interleave(num_chains, 0)
-    path = AnnealedRBM(model)
+    path = AnnealedRBM(model.machine)
     return raise_log_likelihood(path, betas, path.state(rows), -model.visible_free_energy(rows).detach(), num_chains)
 
 
@@ -88,7 +88,7 @@ def test_gaussian_machine() -> None:
 
 
 def test_mistakes_are_told() -> None:
-    path = AnnealedRBM(toy())
+    path = AnnealedRBM(toy().machine)
     with pytest.raises(ValueError, match="got 64 states, wanted 3"):
         raise_log_likelihood(path, [0.0, 1.0], path.state(STATES), torch.zeros(64), 3)
     with pytest.raises(ValueError, match="must rise from 0 to 1"):
