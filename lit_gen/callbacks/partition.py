@@ -1,5 +1,6 @@
 """Log-likelihoods of models that know them up to the partition function."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -14,6 +15,8 @@ from tqdm import tqdm
 from lit_gen.callbacks.evaluation import EvaluationCallback, Stage, evaluation, is_due, positive
 from lit_gen.callbacks.metrics import check_stages
 from lit_gen.models.base import Batch, EstimatesLogLikelihood, EstimatesPartition
+
+log = logging.getLogger(__name__)
 
 LOG_LIKELIHOODS = {
     "log_likelihood_ais": "log_partition_ais",
@@ -35,9 +38,10 @@ class LogPartition(EvaluationCallback):
     ``_standard_error`` and ``_effective_sample_size``, the number of chains that count.
 
     Chains of the reverse direction begin at images of the first batch. Its bound holds as far as the burn-in has turned
-    them into samples of the model. RAISE does without that: from ``raise_images`` on, ``test/log_likelihood_raise`` is
-    too low on average however badly the model mixes. Its log Z comes from some of the images, free energies from all,
-    so that it is a mean over the same images as the others.
+    them into samples of the model, and a warning tells when the two directions contradict each other. RAISE needs no
+    samples: ``test/log_likelihood_raise``, logged for a model that has it, is too low on average for the model that
+    annealing makes. Its log Z comes from a few images, the free energies from all, so that it compares with the others;
+    its error is ``test/log_partition_raise_standard_error``.
 
     Args:
         num_chains: independent chains of each direction.
@@ -55,7 +59,7 @@ class LogPartition(EvaluationCallback):
         num_chains: int = 100,
         num_temperatures: int = 14_500,
         burn_in: int = 1000,
-        raise_images: int = 0,
+        raise_images: int = 20,
         stages: Sequence[Stage] = ("test",),
         every_n_epochs: int = 1,
         seed: int = 0,
@@ -74,8 +78,6 @@ class LogPartition(EvaluationCallback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not isinstance(pl_module, EstimatesPartition):
             raise TypeError(f"LogPartition needs a free energy, and {type(pl_module).__name__} has none: leave it out")
-        if self.raise_images and not isinstance(pl_module, EstimatesLogLikelihood):
-            raise TypeError(f"{type(pl_module).__name__} has no RAISE estimate: leave raise_images out")
 
     def on_evaluation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int, dataloader_idx: int
@@ -119,7 +121,16 @@ class LogPartition(EvaluationCallback):
             values[f"{name}_high"] = estimate.high
             values[f"{name}_standard_error"] = estimate.standard_error
             values[f"{name}_effective_sample_size"] = estimate.effective_sample_size
-        if self.raise_images:
+        below, above = estimates["log_partition_ais"], estimates["log_partition_reverse_ais"]
+        if below.low > above.high:
+            log.warning(
+                "The two directions of annealing contradict each other: log Z is"
+                f" {below.log_partition:.2f} by AIS, which is too low on average, and {above.log_partition:.2f} by"
+                f" reverse AIS, which should be too high. {self.burn_in} Gibbs steps have not turned the images into"
+                " samples of the model, which may believe in states unlike any image. Only log_likelihood_high still"
+                " holds: raise burn_in, or train on with more Gibbs steps and a lower learning rate."
+            )
+        if self.raise_images and isinstance(model, EstimatesLogLikelihood):
             chosen = images[: self.raise_images]
             with evaluation(model, self.seed):
                 found = model.log_likelihood_raise(chosen, 1, temperatures, bar(trainer, "RAISE"))

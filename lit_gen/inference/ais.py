@@ -165,9 +165,9 @@ def raise_log_likelihood(
     """Estimate log p(x) of given points by annealing them back to the base: RAISE, the reverse AIS estimator.
 
     The exponential of each estimate is an unbiased estimate of the probability of x under the annealing model: a draw
-    from the base and one transition at each temperature, the last at beta = 1. The estimate itself is therefore too low
-    on average, whatever has mixed or not. With many temperatures that model nears f_1; on average over points of f_1
-    its log-likelihood too lies below the true one.
+    from the base and one transition at each temperature, the last at beta = 1. So the estimate itself is too low on
+    average for that model, whose log-likelihood lies in turn below that of f_1 on average over points of f_1. Where the
+    points are no such draws it may lie above: annealing may find their mode oftener than f_1 has it.
 
     Args:
         path: the densities.

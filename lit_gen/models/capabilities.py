@@ -128,7 +128,7 @@ class EstimatesLogLikelihood(ABC):
     def log_likelihood_raise(
         self, images: Tensor, num_chains: int = 1, num_temperatures: int = 14_500, progress: Progress = iter
     ) -> Tensor:
-        """log p(x) by annealing the images back to the base: too low on average, whatever has mixed or not.
+        """log p(x) by annealing images back to the base: too low on average for the model that annealing makes.
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].

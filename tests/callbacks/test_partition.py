@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader, TensorDataset
 
 from lit_gen.callbacks import BestAndLast, Filters, LogPartition, ProgressBar, default_callbacks
 from lit_gen.callbacks.images import centred
@@ -59,6 +60,22 @@ def test_measured_with_averaged_weights_during_training(tmp_path: Path) -> None:
     trainer(tmp_path, averaging, watcher, Seen(), max_epochs=3).fit(model, data())
     # With a decay of 1 the average stays where the first step left it.
     assert values[0] == values[1] == values[2]
+
+
+def test_a_contradiction_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All pixels on or all off: the images are off, where the chains stay, and nearly all of the machine is on."""
+    model = rbm()
+    with torch.no_grad():
+        model.weight.fill_(0.5)
+        model.visible.get_parameter("bias").fill_(-1.5 + 0.15)
+        model.hidden_bias.fill_(-16)
+    dark = TensorDataset(torch.zeros(4, 1, 8, 8), torch.zeros(4))
+    loader = DataLoader(dark, batch_size=4)
+    (result,) = trainer(tmp_path, LogPartition(50, 300, 5)).test(model, loader, verbose=False)
+    assert "contradict each other" in caplog.text
+    exact = -model.free_energy(dark.tensors[0]).mean().item() - model.exact_log_partition().item()
+    assert result["test/log_likelihood_low"] > exact + 1, "reverse AIS is no bound here"
+    assert result["test/log_likelihood_high"] > exact, "AIS is"
 
 
 def test_a_bar_where_the_trainer_has_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
