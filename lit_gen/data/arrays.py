@@ -21,7 +21,8 @@ Layout = Literal["NCHW", "NHWC"]
 class Arrays(ImageDataModule):
     """Images from ``.npy``, ``.npz`` or ``.pt`` files, or from arrays and tensors given in Python.
 
-    Images are uint8, bool, or float in [0, 1] (kept with 8 bits); ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``.
+    Images are uint8, bool, or float in [0, 1] (kept with 8 bits); ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``;
+    voxels ``(N, 1, D, H, W)``.
     Without test images of their own, a tenth is taken out for testing; another tenth is for validation.
 
     Example:
@@ -127,8 +128,12 @@ class Arrays(ImageDataModule):
             stored = _pick(images, stored, key, "images_key")
         elif self.targets_key is not None:
             raise ValueError(f"targets_key={self.targets_key!r}, but images is no file of several arrays: use targets")
-        if stored.ndim not in (3, 4) or not len(stored):
-            raise ValueError(f"images must be (N, H, W), (N, H, W, C) or (N, C, H, W), got shape {stored.shape}")
+        voxels = stored.ndim == 5 and stored.shape[1] == 1
+        if not (stored.ndim in (3, 4) or voxels) or not len(stored):
+            raise ValueError(
+                "images must be (N, H, W), (N, H, W, C) or (N, C, H, W), or voxels (N, 1, D, H, W);"
+                f" got shape {stored.shape}"
+            )
         return stored, None if targets is None else _labels(targets, len(stored))
 
     def remarks(self) -> list[str]:
@@ -186,9 +191,11 @@ def _labels(targets: Any, total: int) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _image_shape(part: str, shape: tuple[int, ...], layout: Layout | None) -> tuple[int, int, int]:
+def _image_shape(part: str, shape: tuple[int, ...], layout: Layout | None) -> tuple[int, ...]:
     if len(shape) == 3:
         return 1, shape[1], shape[2]
+    if len(shape) == 5:
+        return shape[1:]
     if layout is None:
         first, last = shape[1] in (1, 3, 4), shape[3] in (1, 3, 4)
         if first == last:
@@ -200,7 +207,7 @@ def _image_shape(part: str, shape: tuple[int, ...], layout: Layout | None) -> tu
 
 
 def _to_uint8(images: np.ndarray) -> Iterator[np.ndarray]:
-    """``(N, C, H, W)`` of uint8, bool or float in [0, 1] as contiguous uint8, ``CHUNK`` images at a time."""
+    """Images of uint8, bool or float in [0, 1] as contiguous uint8, ``CHUNK`` of them at a time."""
     low, high = images.min(), images.max()
     if images.dtype == np.uint8:
         if high == 1:

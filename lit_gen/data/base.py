@@ -14,6 +14,7 @@ from lit_gen.data.loader import (
     BatchTransform,
     Binarization,
     ImageSource,
+    InMemory,
     ResidentImages,
     Split,
     derived_seed,
@@ -29,19 +30,20 @@ CHANNELS = {1: "grey", 3: "colour", 4: "colour with transparency"}
 class ImageSet(NamedTuple):
     """One official part of a data set as it is stored."""
 
-    images: Tensor | ImageSource  # uint8 (N, C, H, W), or files that are decoded later
+    images: Tensor | ImageSource  # uint8 (N, C, H, W) or (N, 1, D, H, W), or files that are decoded later
     targets: Tensor | None  # int64 (N,) class of each image
 
 
 class DataInfo(NamedTuple):
     """What is known of a data set before it is downloaded or read."""
 
-    shape: tuple[int, int, int]  # (C, H, W) as stored
+    shape: tuple[int, ...]  # (C, H, W), or (1, D, H, W) of voxels, as stored
     num_classes: int  # 0: no labels
     train_size: int  # images in the official training part, from which the splits without a part of their own are taken
     val_size: int  # default size of the validation split
     test_size: int
     official: tuple[Split, ...] = ("train", "test")  # splits that are stored as parts of their own
+    copies: int = 1  # so many successive images are views of one object, which no split may tear apart
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
@@ -52,6 +54,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     Splits are fixed: they depend on neither ``seed`` nor machine. Validation (and test, where there is no official one)
     images are taken from the official training images by a fixed permutation.
+
+    Voxels ``(1, D, H, W)`` are images too, of the size as stored: D, H and W are x, y and z, with z against gravity.
 
     Args:
         batch_size: training images per batch (and per process under DDP); the smaller last batch is kept.
@@ -110,11 +114,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
         self.info = self.describe()
         stored, *size = self.info.shape
+        if len(size) == 3:
+            self._check_voxels()
         if channels is not None and stored not in (1, 3, channels):
             raise ValueError(f"{stored} channels cannot be converted to channels={channels}: leave channels out")
-        height, width = self.image_size or size
-        self.image_shape: tuple[int, int, int] = (channels or stored, height, width)
-        """``(C, H, W)`` of the images in a batch, known before any download."""
+        self.image_shape: tuple[int, ...] = (channels or stored, *(self.image_size or size))
+        """``(C, H, W)`` of the images in a batch, or ``(1, D, H, W)`` of voxels, known before any download."""
         self.num_classes: int = self.info.num_classes
         """Number of classes of the targets; 0 if there are no labels."""
         if "val" in self.info.official and val_size not in (None, self.info.val_size):
@@ -145,7 +150,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def native_size(self) -> str:
         """Size of the images as stored (after a crop to so many pixels), in words: ``protocol`` tells of resizing."""
-        return "x".join(map(str, self.info.shape[1:]))
+        return _product(self.info.shape[1:])
 
     # ---- what users and models ask
 
@@ -158,9 +163,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def protocol(self) -> str:
         """One plain line for receipts: data set, splits, shape, binarization and whatever else changes scores."""
         sizes = " / ".join(f"{self._sizes[part]:,} {part}" for part in get_args(Split))
-        shape = "x".join(map(str, self.image_shape))
-        facts = [f"{sizes} images of {shape}"]
-        if self.native_size() != "x".join(map(str, self.image_shape[1:])):
+        facts = [f"{sizes} images of {_product(self.image_shape)}"]
+        if self.native_size() != _product(self.image_shape[1:]):
             facts.append(f"resized from {self.native_size()}")
         facts.append(f"binarization {self.binarization}")
         if self.subset is not None:
@@ -194,6 +198,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     # ---- machinery
 
+    def _check_voxels(self) -> None:
+        refused = {"image_size": self.image_size, "channels": self.channels, "horizontal_flip": self.horizontal_flip}
+        for option, value in refused.items():
+            if value:
+                raise ValueError(
+                    f"{option}={value} is for pictures; {self.name} gives voxels of {_product(self.info.shape)}:"
+                    f" leave {option} out"
+                )
+
     def _carved_sizes(self, total: int) -> dict[Split, int]:
         """Sizes of the splits that are taken from an official training part of ``total`` images."""
         sizes: dict[Split, int] = {"test": self.info.test_size, "val": self.val_size}
@@ -207,6 +220,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             )
         if self.subset is not None and self.subset > left:
             raise ValueError(f"subset={self.subset:,} is more than the {left:,} training images of {self.name}")
+        for name, size in (sizes | {"subset": self.subset or 0}).items():
+            if size % self.info.copies:
+                option = name if name == "subset" else f"{name}_size"
+                raise ValueError(
+                    f"{option}={size:,} would tear the {self.info.copies} copies of an object apart: choose a multiple"
+                    f" of {self.info.copies}"
+                )
         return sizes | {"train": self.subset or left}
 
     def _carve(self, total: int) -> dict[Split, Tensor | None]:
@@ -217,7 +237,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return {"train": None}
         # A subset is drawn too: stored images are often sorted by class, and the first of them would all be of one.
         # NumPy promises never to change what this old generator gives, so the splits will not change either.
-        order = torch.from_numpy(np.random.RandomState(0).permutation(total))
+        copies = self.info.copies
+        order = torch.from_numpy(np.random.RandomState(0).permutation(total // copies))
+        order = (copies * order[:, None] + torch.arange(copies)).flatten()
         return dict(zip(sizes, torch.split(order[:taken], list(sizes.values())), strict=True))
 
     def _load(self, splits: Sequence[Split]) -> None:
@@ -244,7 +266,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Give images as stored the wanted ``image_shape``, once at setup."""
         assert isinstance(source, ResidentImages)
         if tuple(source.images.shape[1:]) != self.info.shape:
-            found, wanted = ("x".join(map(str, shape)) for shape in (source.images.shape[1:], self.info.shape))
+            found, wanted = (_product(shape) for shape in (source.images.shape[1:], self.info.shape))
             raise ValueError(f"{self.name}: the files hold images of {found}, expected {wanted}")
         return ResidentImages(to_shape(source.images, self.image_shape))
 
@@ -253,7 +275,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         images, targets = self._parts[split]
         trainer = self.trainer
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
-        if isinstance(images, ResidentImages) and images.images.nbytes < RESIDENT_BYTES:
+        if isinstance(images, InMemory) and images.nbytes < RESIDENT_BYTES:
             images = images.to(device)
             self._parts[split] = images, targets
         return BatchLoader(
@@ -272,6 +294,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             world_size=1 if trainer is None else trainer.world_size,
             device=device,
         )
+
+
+def _product(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def _positive(name: str, value: int) -> int:

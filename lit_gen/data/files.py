@@ -61,7 +61,7 @@ def stored_shape(path: Path, sideways_png: bool = True) -> tuple[int, int, int]:
         raise ValueError(f"cannot read image {path} ({error}): repair or remove it") from error
 
 
-def decode(path: Path, shape: tuple[int, int, int], crop: Crop = None, resize: bool = True) -> Tensor:
+def decode(path: Path, shape: tuple[int, ...], crop: Crop = None, resize: bool = True) -> Tensor:
     """Read an image file as uint8 ``shape``: upright, converted, cropped about its centre, resized.
 
     Transparent pixels show white unless ``shape`` has room for transparency (2 or 4 channels).
@@ -105,7 +105,7 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _centre(path: Path, pixels: Tensor, shape: tuple[int, int, int], crop: Crop) -> Tensor:
+def _centre(path: Path, pixels: Tensor, shape: tuple[int, ...], crop: Crop) -> Tensor:
     if crop is None:
         return pixels
     height, width = pixels.shape[1:]
@@ -123,7 +123,7 @@ def _centre(path: Path, pixels: Tensor, shape: tuple[int, int, int], crop: Crop)
 class _Decoder(Dataset[Tensor | ValueError]):
     """What a worker process runs: a list of indices to a batch."""
 
-    def __init__(self, paths: Sequence[str], shape: tuple[int, int, int], crop: Crop, resize: bool) -> None:
+    def __init__(self, paths: Sequence[str], shape: tuple[int, ...], crop: Crop, resize: bool) -> None:
         self.paths = np.asarray(paths)  # a list would be copied into every worker, by its reference counts
         self.shape = shape
         self.crop = crop
@@ -150,7 +150,7 @@ class ImageFiles(ImageSource):
     def __init__(
         self,
         paths: Sequence[str],
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         crop: Crop = None,
         resize: bool = True,
         num_workers: int = 0,

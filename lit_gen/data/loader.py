@@ -26,13 +26,13 @@ def derived_seed(*parts: int | str) -> int:
 
 @dataclass(frozen=True)
 class BatchTransform:
-    """uint8 images to float32 in [0, 1], a whole batch at once.
+    """uint8 images, or voxels, to float32 in [0, 1], a whole batch at once.
 
     Args:
         binarization: ``threshold`` is ``x > 0.5``; ``stochastic`` draws each pixel (of each channel) as 1 with its grey
             level as probability; ``none`` divides by 255.
         dequantize: add uniform noise, ``(x + u) / 256`` with x in 0..255 and u in [0, 1); the result is below 1.
-        horizontal_flip: mirror each image with probability 1/2.
+        horizontal_flip: mirror each image with probability 1/2; not for voxels.
     """
 
     binarization: Literal["none", "threshold", "stochastic"] = "none"
@@ -40,7 +40,7 @@ class BatchTransform:
     horizontal_flip: bool = False
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Transform ``(B, C, H, W)``; every random number comes from ``generator``, on the device of the images."""
+        """Transform ``(B, *shape)``; every random number comes from ``generator``, on the device of the images."""
         if self.horizontal_flip:
             mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
             images = torch.where(mirrored, images.flip(-1), images)
@@ -72,16 +72,36 @@ class ImageSource(ABC):
 
     @abstractmethod
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The uint8 images ``(B, C, H, W)`` of each batch of indices, in order."""
+        """The uint8 images ``(B, C, H, W)``, or voxels ``(B, 1, D, H, W)``, of each batch of indices, in order."""
 
 
-class ResidentImages(ImageSource):
-    """Images in one uint8 tensor ``(N, C, H, W)``, on whichever device it lies."""
+class InMemory(ImageSource):
+    """Images in memory, which may move to the training device as a whole."""
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Memory that they take."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> "InMemory":
+        """The same images on another device."""
+
+
+class ResidentImages(InMemory):
+    """Images in one uint8 tensor ``(N, C, H, W)``, or voxels ``(N, 1, D, H, W)``, on whichever device it lies."""
 
     def __init__(self, images: Tensor) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4:
-            raise ValueError(f"images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}")
+        if images.dtype != torch.uint8 or images.ndim not in (4, 5):
+            raise ValueError(
+                f"images must be uint8 (N, C, H, W), or voxels (N, 1, D, H, W); got {images.dtype}"
+                f" {tuple(images.shape)}"
+            )
         self.images = images
+
+    @property
+    def nbytes(self) -> int:
+        return self.images.nbytes
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,7 +114,6 @@ class ResidentImages(ImageSource):
         return ResidentImages(self.images[indices])
 
     def to(self, device: torch.device) -> "ResidentImages":
-        """The same images on another device."""
         return ResidentImages(self.images.to(device))
 
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -102,7 +121,7 @@ class ResidentImages(ImageSource):
 
 
 class BatchLoader:
-    """Iterates over batches ``(images, targets)``: float32 ``(B, C, H, W)`` in [0, 1], and int64 ``(B,)`` or None.
+    """Iterates over batches ``(images, targets)``: float32 ``(B, *shape)`` in [0, 1], and int64 ``(B,)`` or None.
 
     Everything random is a function of ``(seed, split, epoch, batch, rank)`` alone, so that a resumed run sees the
     batches of the uninterrupted one, evaluation is the same every time, and the global generator is untouched.

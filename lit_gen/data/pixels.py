@@ -13,19 +13,19 @@ def luminance(images: Tensor) -> Tensor:
     return (((images * weights).sum(1, keepdim=True) + 0x8000) >> 16).to(torch.uint8)
 
 
-def to_shape(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+def to_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Convert channels (3 to 1: luminance; 1 to 3: repeated) and resize to exactly (H, W) by antialiased bilinear.
 
     Args:
         images: uint8 ``(N, C, H, W)`` with C equal to that of ``shape``, or 1 or 3.
-        shape: ``(C, H, W)`` wanted.
+        shape: ``(C, H, W)`` wanted; of voxels, ``(1, D, H, W)`` as they are.
 
     Returns:
         uint8 ``(N, *shape)``; the same tensor if nothing has to be done.
     """
-    channels, height, width = shape
     if images.shape[1:] == shape:
         return images
+    channels, height, width = shape
     result = torch.empty(len(images), *shape, dtype=torch.uint8)
     for chunk, out in zip(torch.split(images, CHUNK), torch.split(result, CHUNK), strict=True):
         if chunk.shape[1] == 3 and channels == 1:

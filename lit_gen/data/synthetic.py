@@ -13,7 +13,8 @@ class Synthetic(ImageDataModule):
     """Soft bars at a random place: the class is the bar's direction and, with several channels, its colour.
 
     Args:
-        image_shape: (channels, height, width) of the images as made, before ``image_size`` and ``channels``.
+        image_shape: (channels, height, width) of the images as made, before ``image_size`` and ``channels``; or
+            (1, depth, height, width) for voxels, where a bar ends in depth too.
         num_classes: number of classes; 0 for images without labels.
         num_train: images to train on.
         num_val: images for validation, besides those.
@@ -22,15 +23,19 @@ class Synthetic(ImageDataModule):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int] = (1, 28, 28),
+        image_shape: tuple[int, ...] = (1, 28, 28),
         num_classes: int = 10,
         num_train: int = 1000,
         num_val: int = 100,
         num_test: int = 200,
         **kwargs: Any,
     ) -> None:
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"image_shape must be three positive numbers (channels, height, width), got {image_shape}")
+        voxels = len(image_shape) == 4 and image_shape[0] == 1
+        if not (len(image_shape) == 3 or voxels) or min(image_shape) < 1:
+            raise ValueError(
+                "image_shape must be three positive numbers (channels, height, width), or four"
+                f" (1, depth, height, width) for voxels; got {image_shape}"
+            )
         if min(num_classes, num_val, num_test) < 0 or num_train < 1:
             raise ValueError(
                 "num_train must be at least 1; num_val, num_test and num_classes at least 0; "
@@ -43,7 +48,7 @@ class Synthetic(ImageDataModule):
         return self._made
 
     def load(self, part: Split) -> ImageSet:
-        channels, height, width = self.info.shape
+        channels, *depth, height, width = self.info.shape
         total = {"train": self.info.train_size, "val": self.info.val_size, "test": self.info.test_size}[part]
         kinds = max(1, self.info.num_classes)
         generator = torch.Generator().manual_seed(derived_seed("synthetic", part))
@@ -56,5 +61,10 @@ class Synthetic(ImageDataModule):
         # Hue by class: channel c of class k is lit by a cosine of period `kinds`, shifted by a third of it per channel.
         hue = kind.view(-1, 1) / kinds + torch.arange(channels) / max(3, channels)
         colour = 0.6 + 0.4 * torch.cos(2 * math.pi * hue) if channels > 1 else torch.ones(total, 1)
-        images = (255 * bar[:, None] * colour[:, :, None, None]).round().to(torch.uint8)
+        images = bar[:, None] * colour[:, :, None, None]
+        if depth:
+            middle = torch.rand(total, 1, generator=generator) - 0.5
+            along = torch.exp(-(((torch.linspace(-1, 1, *depth) - middle) / 0.5) ** 2))  # (N, D)
+            images = along[:, None, :, None, None] * images[:, :, None]
+        images = (255 * images).round().to(torch.uint8)
         return ImageSet(images, kind if self.info.num_classes else None)

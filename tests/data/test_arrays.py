@@ -202,3 +202,14 @@ def test_wrong_files(tmp_path: Path) -> None:
         Arrays(str(tmp_path / "x.csv"))
     with pytest.raises(TypeError, match="expected a path, a NumPy array or a tensor, got list"):
         Arrays([1, 2])
+
+
+def test_voxels() -> None:
+    voxels = torch.rand(40, 1, 4, 5, 6) < 0.5
+    data = Arrays(voxels, targets=torch.arange(40), batch_size=7)
+    assert data.image_shape == (1, 4, 5, 6)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        images, targets = everything(loader)
+        assert torch.equal(images, voxels[targets].float())
+    with pytest.raises(ValueError, match=r"voxels \(N, 1, D, H, W\);.*got shape \(40, 2, 4, 5, 6\)"):
+        Arrays(voxels.expand(-1, 2, -1, -1, -1))

@@ -117,6 +117,28 @@ def test_setup_reads_what_the_stage_needs(monkeypatch: pytest.MonkeyPatch) -> No
     assert read == ["val", "train", "test"]
 
 
+class Copied(Coded):
+    """Objects stored five times in succession."""
+
+    def describe(self) -> DataInfo:
+        return self._info._replace(copies=5)
+
+
+def test_copies_of_an_object_stay_in_one_split() -> None:
+    data = Copied(subset=25)
+    splits = [members(loader) for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())]
+    assert [len(split) for split in splits] == [25, 20, 30]
+    objects = [{number // 5 for number in split} for split in splits]
+    assert [len(those) for those in objects] == [5, 4, 6]
+    assert len(set.union(*objects)) == 15
+
+
+@pytest.mark.parametrize("option", ["val_size", "subset"])
+def test_copies_of_an_object_are_not_torn_apart(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}=12 would tear the 5 copies.*choose a multiple of 5"):
+        Copied(**{option: 12})
+
+
 # ---- options
 
 

@@ -189,5 +189,5 @@ def test_horizontal_flip_mirrors_half_of_the_images() -> None:
 
 
 def test_resident_images_must_be_bytes() -> None:
-    with pytest.raises(ValueError, match=r"uint8 \(N, C, H, W\), got torch.float32"):
+    with pytest.raises(ValueError, match=r"uint8 \(N, C, H, W\), or voxels.*got torch.float32"):
         ResidentImages(torch.zeros(2, 1, 3, 3))

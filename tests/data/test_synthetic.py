@@ -67,3 +67,29 @@ def test_digits_are_scikit_learns() -> None:
     order, wanted_order = np.lexsort(rows.T), np.lexsort(wanted.data.astype(int).T)
     assert np.array_equal(rows[order], wanted.data.astype(int)[wanted_order])
     assert np.array_equal(targets[order], wanted.target[wanted_order])
+
+
+def test_voxels() -> None:
+    data = Synthetic(image_shape=(1, 6, 7, 8), num_classes=3, num_train=60, batch_size=25, binarization="static")
+    assert (data.image_shape, data.num_train) == ((1, 6, 7, 8), 60)
+    images, targets = everything(data.train_dataloader())
+    assert images.shape == (60, 1, 6, 7, 8)
+    assert set(images.unique().tolist()) == {0, 1}
+    assert set(targets.tolist()) == {0, 1, 2}
+    assert "images of 1x6x7x8; binarization static" in data.protocol
+    soft = everything(Synthetic(image_shape=(1, 6, 7, 8)).test_dataloader())[0]
+    assert soft.std((1, 2, 3, 4)).min() > 0.01, "none is empty, none is full"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image_size": 16}, r"image_size=\(16, 16\) is for pictures; Synthetic gives voxels of 1x6x7x8: leave"),
+        ({"channels": 3}, "channels=3 is for pictures"),
+        ({"horizontal_flip": True}, "horizontal_flip=True is for pictures"),
+        ({"image_shape": (3, 6, 7, 8)}, r"or four \(1, depth, height, width\) for voxels; got \(3, 6, 7, 8\)"),
+    ],
+)
+def test_what_has_no_meaning_for_voxels_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Synthetic(**{"image_shape": (1, 6, 7, 8), **options})
