@@ -12,6 +12,7 @@ from lit_gen.data.omniglot import Omniglot
 from lit_gen.data.stl10 import STL10
 from lit_gen.data.svhn import SVHN
 from lit_gen.data.synthetic import Synthetic
+from lit_gen.data.synthetic_shapes import SyntheticShapes
 
 __all__ = [
     "CIFAR10",
@@ -32,4 +33,5 @@ __all__ = [
     "ImageSet",
     "Omniglot",
     "Synthetic",
+    "SyntheticShapes",
 ]

@@ -264,7 +264,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def convert(self, source: ImageSource) -> ImageSource:
         """Give images as stored the wanted ``image_shape``, once at setup."""
-        assert isinstance(source, ResidentImages)
+        if not isinstance(source, ResidentImages):
+            return source
         if tuple(source.images.shape[1:]) != self.info.shape:
             found, wanted = (_product(shape) for shape in (source.images.shape[1:], self.info.shape))
             raise ValueError(f"{self.name}: the files hold images of {found}, expected {wanted}")
