@@ -8,6 +8,7 @@ from lit_gen.data.digits import Digits
 from lit_gen.data.image_folder import ImageFolder
 from lit_gen.data.loader import Batch, BatchLoader, Binarization
 from lit_gen.data.mnist import KMNIST, MNIST, FashionMNIST
+from lit_gen.data.modelnet import ModelNet
 from lit_gen.data.omniglot import Omniglot
 from lit_gen.data.stl10 import STL10
 from lit_gen.data.svhn import SVHN
@@ -31,6 +32,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "ImageSet",
+    "ModelNet",
     "Omniglot",
     "Synthetic",
     "SyntheticShapes",
