@@ -15,6 +15,7 @@ SWEEPS = [name for name in CONFIGS if name.startswith("sweep/")]
 EXPERIMENTS = [name for name in CONFIGS if name not in OVERLAYS + SWEEPS]
 SMALL = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 SMALL += ["--trainer.enable_model_summary=false", "--trainer.check_val_every_n_epoch=1"]
+ENERGIES = ("RBM", "ClassRBM", "DBM", "DBN")
 COLOUR = ("cifar10", "folder")
 
 
@@ -26,14 +27,20 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}
     config["data"] = {"class_path": "Synthetic", "init_args": {**kept, **sizes}}
     config["trainer"]["default_root_dir"] = str(folder / "runs")
-    if config["model"]["class_path"] == "RBM":
+    words = list(SMALL)
+    arguments = config["model"].get("init_args", {})
+    if "pretraining_epochs" in arguments:
+        # Every stage of a staged model.
+        arguments["pretraining_epochs"] = 1
+        words.append(f"--trainer.max_epochs={len(arguments['hidden_dims']) + 1}")
+    if config["model"]["class_path"] in ENERGIES:
         # The published number of temperatures takes minutes, and says nothing of the config.
         short = {"num_chains": 4, "num_temperatures": 5, "burn_in": 2}
         config["trainer"]["callbacks"] = [{"class_path": "LogPartition", "init_args": short}]
         config["model"]["init_args"]["sample_steps"] = 5
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config))
-    return ["-c", str(file), *SMALL]
+    return ["-c", str(file), *words]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_gen.callbacks import BestAndLast, Filters, LogPartition, ProgressBar, default_callbacks
 from lit_gen.callbacks.images import centred
-from lit_gen.models import RBM
+from lit_gen.models import DBM, RBM
 from tests.callbacks.test_images import read, tiles
 from tests.callbacks.tiny import data, trainer, vae
 
@@ -45,6 +45,19 @@ def test_log_likelihood_is_that_of_enumeration(tmp_path: Path) -> None:
     (again,) = run.test(model, source, verbose=False)
     for name, value in result.items():
         assert "log_" not in name or again[name] == value, f"{name} depends on the state of the global generator"
+
+
+def test_a_bound_is_called_one(tmp_path: Path) -> None:
+    model = DBM((1, 8, 8), [6, 5], pretraining_epochs=0, sample_steps=3)
+    run, source = trainer(tmp_path, LogPartition(200, 100, 20), max_epochs=3), data(num_test=13)
+    run.fit(model, source)
+    (result,) = run.test(model, source, verbose=False)
+    images = torch.cat([batch for batch, _ in source.test_dataloader()])
+    exact = (-model.free_energy_bound(images).mean() - model.exact_log_partition()).item()
+    for name in ("ais", "reverse_ais"):
+        assert result[f"test/lower_bound_{name}"] == pytest.approx(exact, abs=0.1)
+    assert result["test/lower_bound_low"] < exact < result["test/lower_bound_high"]
+    assert not any("log_likelihood" in name for name in result)
 
 
 def test_measured_with_averaged_weights_during_training(tmp_path: Path) -> None:
