@@ -8,12 +8,14 @@ from lit_gen.callbacks.defaults import default_callbacks
 from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
 from lit_gen.callbacks.metrics import GenerationMetrics, ImportanceBound
 from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.profiler import Unprofiled
 from lit_gen.callbacks.progress import ProgressBar
+from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
@@ -24,6 +26,7 @@ __all__ = [
     "BestAndLast",
     "Compile",
     "Doctor",
+    "EnergyLandscape",
     "ExactResume",
     "Filters",
     "FirstBatchCallback",
@@ -33,6 +36,7 @@ __all__ = [
     "LatentGrid",
     "LogPartition",
     "ProgressBar",
+    "PseudoLikelihood",
     "ReconstructionGrid",
     "RunConfig",
     "SampleGrid",

@@ -5,18 +5,22 @@ import lightning.pytorch as pl
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.metrics import ImportanceBound
 from lit_gen.callbacks.partition import LogPartition
+from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
 from lit_gen.callbacks.writer import ImageWriter
 from lit_gen.models.base import (
     Decodes,
+    Dreams,
     EstimatesPartition,
     GenerativeModel,
     HasFilters,
+    HasFreeEnergy,
     HasLowerBound,
     HasTrajectory,
     LitGenModule,
@@ -46,6 +50,10 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(Trajectory())
         if isinstance(model, HasLowerBound):
             callbacks.append(ImportanceBound())
+        if isinstance(model, Dreams):
+            callbacks.append(EnergyLandscape())
+        if isinstance(model, HasFreeEnergy) and model.needs_binary:
+            callbacks.append(PseudoLikelihood())
         if isinstance(model, EstimatesPartition):
             callbacks.append(LogPartition())
         if isinstance(model, HasFilters):

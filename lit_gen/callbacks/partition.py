@@ -14,16 +14,16 @@ from tqdm import tqdm
 
 from lit_gen.callbacks.evaluation import EvaluationCallback, Stage, evaluation, is_due, positive
 from lit_gen.callbacks.metrics import check_stages
-from lit_gen.models.base import Batch, EstimatesLogLikelihood, EstimatesPartition
+from lit_gen.models.base import Batch, BoundsFreeEnergy, EstimatesLogLikelihood, EstimatesPartition, HasFreeEnergy
 
 log = logging.getLogger(__name__)
 
-LOG_LIKELIHOODS = {
-    "log_likelihood_ais": "log_partition_ais",
-    "log_likelihood_reverse_ais": "log_partition_reverse_ais",
-    "log_likelihood_low": "log_partition_reverse_ais_high",
-    "log_likelihood_high": "log_partition_ais_low",
-    "log_likelihood_raise": "log_partition_raise",
+NORMALIZERS = {
+    "ais": "log_partition_ais",
+    "reverse_ais": "log_partition_reverse_ais",
+    "low": "log_partition_reverse_ais_high",
+    "high": "log_partition_ais_low",
+    "raise": "log_partition_raise",
 }
 """By which log Z each log-likelihood is normalised."""
 
@@ -36,6 +36,9 @@ class LogPartition(EvaluationCallback):
     two with three standard errors of log Z to be safe: the interval to state. Logged besides:
     ``test/log_partition_ais`` and ``_reverse_ais``, each with ``_low`` and ``_high`` (three standard errors),
     ``_standard_error`` and ``_effective_sample_size``, the number of chains that count.
+
+    A model that only bounds its free energy (:class:`BoundsFreeEnergy`) has a bound in the place of log p(x):
+    ``test/lower_bound_ais`` and so on, where the interval is that of the bound.
 
     Chains of the reverse direction begin at images of the first batch. Its bound holds as far as the burn-in has turned
     them into samples of the model, and a warning tells when the two directions contradict each other. RAISE needs no
@@ -76,7 +79,8 @@ class LogPartition(EvaluationCallback):
         self._values: dict[str, float] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, EstimatesPartition):
+        known = isinstance(pl_module, HasFreeEnergy | BoundsFreeEnergy)
+        if not known or not isinstance(pl_module, EstimatesPartition):
             raise TypeError(f"LogPartition needs a free energy, and {type(pl_module).__name__} has none: leave it out")
 
     def on_evaluation_batch_end(
@@ -91,12 +95,16 @@ class LogPartition(EvaluationCallback):
             self._values = trainer.strategy.broadcast(values)
             for name, value in self._values.items():
                 pl_module.log(f"{stage}/{name}", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        if isinstance(pl_module, HasFreeEnergy):
+            kind, energy = "log_likelihood", pl_module.free_energy
+        else:
+            kind, energy = "lower_bound", pl_module.free_energy_bound
         with evaluation(pl_module, self.seed):
-            free_energy = pl_module.free_energy(images).double().mean()
-        for name, log_partition in LOG_LIKELIHOODS.items():
+            free_energy = energy(images).double().mean()
+        for name, log_partition in NORMALIZERS.items():
             if log_partition in self._values:
                 pl_module.log(
-                    f"{stage}/{name}",
+                    f"{stage}/{kind}_{name}",
                     (-free_energy - self._values[log_partition]).float(),
                     on_step=False,
                     on_epoch=True,
@@ -127,18 +135,22 @@ class LogPartition(EvaluationCallback):
                 "The two directions of annealing contradict each other: log Z is"
                 f" {below.log_partition:.2f} by AIS, which is too low on average, and {above.log_partition:.2f} by"
                 f" reverse AIS, which should be too high. {self.burn_in} Gibbs steps have not turned the images into"
-                " samples of the model, which may believe in states unlike any image. Only log_likelihood_high still"
+                " samples of the model, which may believe in states unlike any image. Only the upper end (_high) still"
                 " holds: raise burn_in, or train on with more Gibbs steps and a lower learning rate."
             )
-        if self.raise_images and isinstance(model, EstimatesLogLikelihood):
-            chosen = images[: self.raise_images]
-            with evaluation(model, self.seed):
-                found = model.log_likelihood_raise(chosen, 1, temperatures, bar(trainer, "RAISE"))
-                # Images differ in log p(x) by tens of nats, and hardly in the log Z that each of them gives.
-                log_partitions = -model.free_energy(chosen).double() - found
-            values["log_partition_raise"] = log_partitions.mean().item()
-            values["log_partition_raise_standard_error"] = log_partitions.std().item() / math.sqrt(len(chosen))
+        if self.raise_images and len(images) > 1 and isinstance(model, EstimatesLogLikelihood):
+            values |= self._raise(trainer, model, images[: self.raise_images])
         return values
+
+    def _raise(self, trainer: pl.Trainer, model: Any, images: Tensor) -> dict[str, float]:
+        with evaluation(model, self.seed):
+            found = model.log_likelihood_raise(images, 1, self.num_temperatures, bar(trainer, "RAISE"))
+            # Images differ in log p(x) by tens of nats, and hardly in the log Z that each of them gives.
+            log_partitions = -model.free_energy(images).double() - found
+        return {
+            "log_partition_raise": log_partitions.mean().item(),
+            "log_partition_raise_standard_error": log_partitions.std().item() / math.sqrt(len(images)),
+        }
 
 
 def bar(trainer: pl.Trainer, name: str) -> Callable[[range], Iterable[int]]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lit_gen.inference import PartitionEstimate, Progress
+from lit_gen.inference import PartitionEstimate, Progress, stochastic_pseudo_log_likelihood
 
 
 class Frame(NamedTuple):
@@ -82,6 +82,30 @@ class HasFreeEnergy(ABC):
     @abstractmethod
     def free_energy(self, images: Tensor, condition: Any = None) -> Tensor:
         """``(B,)`` nats; lower is likelier."""
+
+    def pseudo_log_likelihood(self, images: Tensor) -> Tensor:
+        """Unbiased estimate of the sum over pixels of log p(pixel given the others), from one pixel of each image.
+
+        Args:
+            images: ``(B, C, H, W)`` of zeros and ones.
+
+        Returns:
+            ``(B,)`` nats, in float64.
+        """
+        return stochastic_pseudo_log_likelihood(
+            lambda states: self.free_energy(states.view_as(images)), images.flatten(1)
+        )
+
+
+class Dreams(HasFreeEnergy):
+    """Draws images as it believes them to be: those whose mean a sample shows."""
+
+    @abstractmethod
+    def dream(self, num_samples: int) -> Tensor:
+        """Draws ``(num_samples, C, H, W)`` of pixels, noise included: binary ones are 0 or 1, others may leave [0, 1].
+
+        The model is left as it is, and a condition is drawn like the pixels.
+        """
 
 
 class BoundsFreeEnergy(ABC):

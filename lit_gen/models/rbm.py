@@ -31,6 +31,7 @@ from lit_gen.inference import (
     run_chain,
 )
 from lit_gen.models.base import (
+    Dreams,
     EstimatesLogLikelihood,
     EstimatesPartition,
     Frame,
@@ -49,6 +50,7 @@ class RBM(
     EnergyModel,
     EstimatesPartition,
     EstimatesLogLikelihood,
+    Dreams,
     HasFreeEnergy,
     HasTrajectory,
     HasFilters,
@@ -162,6 +164,11 @@ class RBM(
 
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
         return self.visible_mean(self.gibbs(self.noise(num_samples), self.sample_steps)[1])
+
+    @torch.no_grad()
+    def dream(self, num_samples: int) -> Tensor:
+        units = self.gibbs(self.noise(num_samples), self.sample_steps)[0]
+        return self.machine.visible.decode(units).unflatten(1, self.image_shape)
 
     def trajectory(self, num_samples: int, condition: Any = None) -> Iterator[Frame]:
         """The dream of the chains: P(v given h) after each Gibbs step."""

@@ -16,7 +16,7 @@ BASE = torch.tensor([0.9, 0.5, 0.0, 1.0, 0.3, 0.4], dtype=torch.float64)
 def skewed() -> RBM:
     """The toy with a base far from it."""
     model = toy()
-    model.data_mean.copy_(BASE)
+    model.machine.data_mean.copy_(BASE)
     return model
 
 
@@ -28,7 +28,7 @@ def bernoulli(probabilities: Tensor, states: Tensor) -> Tensor:
 def annealing_model(model: RBM, betas: list[float]) -> Tensor:
     """Probabilities of all states after a draw from the base and a sweep at each temperature."""
     weight, bias = model.weight.detach(), model.visible.get_parameter("bias").detach()
-    base_bias, hidden = torch.logit((model.data_mean + 0.05) / 1.1), binary_states(4)
+    base_bias, hidden = torch.logit((model.machine.data_mean + 0.05) / 1.1), binary_states(4)
     probabilities = bernoulli(torch.sigmoid(base_bias)[None], STATES)
     for beta in betas[1:]:
         up = bernoulli(torch.sigmoid(beta * (STATES @ weight + model.hidden_bias.detach())), hidden)
