@@ -10,6 +10,7 @@ from lit_gen.models import RBM
 from lit_gen.networks import GaussianVisible
 
 LOG_Z = 7.29838882863668
+SLOW_LOG_Z = 13.930136192
 IMAGES = torch.tensor([[1, 0, 1, 0, 1, 0], [1, 1, 0, 0, 1, 1], [0, 0, 1, 1, 0, 1]], dtype=torch.float64)
 """Three images, (3, 6)."""
 GAUSSIAN_LOG_Z = 6.411340996618
@@ -24,6 +25,21 @@ def toy() -> RBM:
         model.visible.get_parameter("bias").copy_(0.3 * torch.cos(rows[:, 0]))
         model.hidden_bias.copy_(-0.2 + 0.1 * columns)
     return model
+
+
+def slow_toy() -> RBM:
+    """V = 6, H = 4, W_ij = 4 sin(1 + 4i + j), every unit as often on as off by itself: Gibbs chains hardly move."""
+    model = toy()
+    with torch.no_grad():
+        model.weight.mul_(5)
+        model.visible.get_parameter("bias").sub_(model.weight.sum(1) / 2)
+        model.hidden_bias.sub_(model.weight.sum(0) / 2)
+    return model
+
+
+def numbers(visible: Tensor) -> Tensor:
+    """Which of the states in the order of ``binary_states`` each is, ``(N, V) -> (N,)``."""
+    return (visible @ (2.0 ** torch.arange(visible.shape[1] - 1, -1, -1).to(visible))).long()
 
 
 def gaussian_toy() -> RBM:

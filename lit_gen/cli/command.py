@@ -22,6 +22,7 @@ FOUNDATIONS = (
     "boltzmann.py",
     "optimizers.py",
     "negative_phase.py",
+    "schedules.py",
     "loader.py",
     "checkpoint_io.py",
     "config.py",

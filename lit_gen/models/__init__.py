@@ -6,9 +6,16 @@ from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
 from lit_gen.models.dbm import DBM
 from lit_gen.models.energy import EnergyModel
-from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhase, PersistentContrastiveDivergence
+from lit_gen.models.negative_phase import (
+    ContrastiveDivergence,
+    FastPersistentContrastiveDivergence,
+    NegativePhase,
+    ParallelTempering,
+    PersistentContrastiveDivergence,
+)
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.models.rbm import RBM
+from lit_gen.models.schedules import GrowingSteps, MomentumSchedule
 from lit_gen.models.staged import Stage, StagedModel
 from lit_gen.models.vae import VAE
 
@@ -20,11 +27,15 @@ __all__ = [
     "Classifier",
     "ContrastiveDivergence",
     "EnergyModel",
+    "FastPersistentContrastiveDivergence",
     "FusedAdam",
     "GenerativeModel",
+    "GrowingSteps",
     "LikelihoodModel",
     "LitGenModule",
+    "MomentumSchedule",
     "NegativePhase",
+    "ParallelTempering",
     "PersistentContrastiveDivergence",
     "Stage",
     "StagedModel",

@@ -90,6 +90,8 @@ class EnergyModel(GenerativeModel):
         # The gradient is a difference of large terms: under bf16 autocast it would be off by 1.6 %.
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
+                if self.training:
+                    self.negative_phase.set_epoch(self.current_epoch)
                 state = self.negative_phase(self, self.start_state(images, condition), keep=self.training)
             return energy_difference(self.data_energy(images, condition), self.model_energy(state))
 
@@ -99,7 +101,7 @@ class EnergyModel(GenerativeModel):
         self._recent.append((images, condition))
         values = {"loss": loss}
         if self.should_log:
-            values |= self._reconstruction_error(images, condition)
+            values |= self._reconstruction_error(images, condition) | self.negative_phase.values()
         self.log_training(values)
         return loss
 
@@ -156,6 +158,7 @@ class EnergyModel(GenerativeModel):
         checkpoint["negative_phase"] = gathered
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.negative_phase.set_epoch(checkpoint.get("epoch", 0))
         gathered = checkpoint.get("negative_phase")
         if gathered:
             # With more processes than before, some start from equal chains and part at once by their own noise.

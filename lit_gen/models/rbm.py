@@ -19,7 +19,6 @@ from torch.nn.functional import softplus
 
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import (
-    AnnealedPath,
     PartitionEstimate,
     Progress,
     ais,
@@ -41,13 +40,14 @@ from lit_gen.models.base import (
     Reconstructs,
 )
 from lit_gen.models.energy import EnergyModel
-from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
+from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory, RestartablePath, Tempered
 from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, VisibleFactory, VisibleLayer, build
 
 
 class RBM(
     EnergyModel,
+    Tempered,
     EstimatesPartition,
     EstimatesLogLikelihood,
     Dreams,
@@ -72,7 +72,7 @@ class RBM(
         image_shape: ``(C, H, W)``; the command line takes it from the data.
         num_hidden: number of hidden units.
         visible: layer of pixels: binary, Gaussian for grey levels, or categorical for a few of them.
-        negative_phase: draws the states of the model: CD-k, or PCD with chains of its own.
+        negative_phase: draws the states of the model: CD-k, PCD with chains of its own, fast PCD, parallel tempering.
         sample_steps: Gibbs steps from noise to a sample.
         initial_weight_std: weights start from N(0, this squared).
         optimizer: takes the parameters; its weight decay applies to weights only.
@@ -191,6 +191,9 @@ class RBM(
 
     # ---- the partition function
 
+    def annealed_path(self) -> "AnnealedRBM":
+        return AnnealedRBM(self.machine)
+
     def exact_log_partition(self) -> Tensor:
         """log Z by enumeration: :func:`exact_log_partition`."""
         return exact_log_partition(self.machine)
@@ -198,12 +201,12 @@ class RBM(
     def log_partition_ais(
         self, num_chains: int = 100, num_temperatures: int = 14_500, progress: Progress = iter
     ) -> PartitionEstimate:
-        return ais(AnnealedRBM(self.machine), published_temperatures(num_temperatures), num_chains, progress)
+        return ais(self.annealed_path(), published_temperatures(num_temperatures), num_chains, progress)
 
     def log_partition_reverse_ais(
         self, images: Tensor, num_temperatures: int = 14_500, burn_in: int = 1000, progress: Progress = iter
     ) -> PartitionEstimate:
-        path = AnnealedRBM(self.machine)
+        path = self.annealed_path()
         samples = self.gibbs(self.data_state(images), burn_in)
         with torch.no_grad():
             return reverse_ais(path, published_temperatures(num_temperatures), path.state(samples[0]), progress)
@@ -248,7 +251,7 @@ def exact_log_partition(machine: BoltzmannLayer) -> Tensor:
     )
 
 
-class AnnealedRBM(AnnealedPath[State]):
+class AnnealedRBM(RestartablePath):
     """From independent pixels with about the means of the data to the machine (Salakhutdinov & Murray 2008).
 
     log f_beta(v) = (1 - beta) eta_0 T(v) - beta energy(v) + sum_j softplus(beta a_j(v)), with a the input of the hidden
@@ -263,7 +266,6 @@ class AnnealedRBM(AnnealedPath[State]):
         self.base = machine.visible.base(machine.data_mean, machine.data_variance)
 
     def state(self, visible: Tensor) -> State:
-        """The state at visible units ``(num_chains, V)``."""
         return visible, self.machine.hidden_input(visible)
 
     @property
