@@ -1,6 +1,9 @@
-"""Images per second of one training epoch of an MLP VAE, beside what a user could write or install instead.
+"""Images per second of one training epoch, beside what a user could write or install instead.
 
     python benchmarks/throughput.py --root data
+    python benchmarks/throughput.py --root data --model rbm
+
+The second is explained in ``rbm_speed.py``. The first trains an MLP VAE:
 
 One network (784-500-20, tanh, Bernoulli pixels), one batch size (100), one optimizer (Adam), one thread:
 
@@ -14,16 +17,14 @@ pythae's ``get_nll``, on equal weights.
 """
 
 import argparse
-import contextlib
 import gc
-import gzip
 import logging
 import os
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +32,21 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
+from benchmarks import rbm_speed
 from benchmarks.clock import TrainingTime
+from benchmarks.conditions import BATCH, quiet, readable_root, without_lightning_settings
 from benchmarks.receipts import RESULTS, provenance, write_receipt
 from lit_gen.cli import LitGenCLI
 from lit_gen.data import MNIST
 from lit_gen.models import VAE
 
-BATCH, HIDDEN, LATENT = 100, 500, 20
+HIDDEN, LATENT = 500, 20
 TARGETS = {
     "with the bar / bare": 0.85,
     "without the bar / bare": 0.9,
@@ -52,59 +54,6 @@ TARGETS = {
     "with the bar / pythae": 1.5,
     "bound / pythae": 3.0,
 }
-
-
-def write_random_idx(root: Path, images: int) -> None:
-    """Random bytes in the layout of MNIST's four files, for machines without MNIST: pixels do not change the speed."""
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for part, count in (("train", images), ("t10k", 100)):
-        for kind, shape, high in (("images-idx3", (count, 28, 28), 256), ("labels-idx1", (count,), 10)):
-            header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
-            data = random.integers(0, high, shape, dtype=np.uint8)
-            (folder / f"{part}-{kind}-ubyte").write_bytes(header + data.tobytes())
-
-
-def readable_root(root: Path, folder: Path, images: int) -> tuple[Path, str]:
-    """A root from which torchvision too can read, and what the data there is.
-
-    torchvision reads only files that are not gzipped and would unpack them beside, which may not be allowed.
-
-    Args:
-        root: what the user gave.
-        folder: an empty folder, for unpacked or random files.
-        images: number of training images, if random ones must do.
-    """
-    raw = root / "MNIST" / "raw"
-    if (raw / "train-images-idx3-ubyte").is_file():
-        return root, "MNIST"
-    if not (raw / "train-images-idx3-ubyte.gz").is_file():
-        write_random_idx(folder, images)
-        return folder, "random bytes in the layout of MNIST's files"
-    (folder / "MNIST" / "raw").mkdir(parents=True)
-    for path in raw.glob("*-ubyte.gz"):
-        (folder / "MNIST" / "raw" / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
-    return folder, "MNIST"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Draw progress bars, whose cost belongs to the measurement, where nobody sees them."""
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        yield
-
-
-@contextlib.contextmanager
-def without_lightning_settings() -> Iterator[None]:
-    """A process that never imported Lightning, which makes torch ask NVML for GPUs at every optimizer step."""
-    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
-    value = os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        if value is not None:
-            os.environ[name] = value
 
 
 def lit_gen_epoch(root: str, images: int, bar: bool, workers: int | None = None) -> float:
@@ -260,25 +209,30 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data", help="folder that holds MNIST in torchvision's layout")
+    parser.add_argument("--model", choices=["vae", "rbm"], default="vae", help="what is trained")
     parser.add_argument("--images", type=int, default=60_000, help="images of an epoch")
     parser.add_argument("--repeats", type=int, default=4, help="epochs of each contestant, of which the best counts")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=RESULTS / "throughput.json", help="the receipt")
+    parser.add_argument("--output", type=Path, help="the receipt")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # advice on loaders and loggers, which are as they are on purpose
-    conditions = provenance(["pythae"])
+    rbm = options.model == "rbm"
+    output = options.output or RESULTS / ("throughput-rbm.json" if rbm else "throughput.json")
+    conditions = provenance(["scikit-learn", "learnergy", "rbms"] if rbm else ["pythae"])
+    targets, run = (rbm_speed.TARGETS, rbm_speed.measure) if rbm else (TARGETS, measure)
     with tempfile.TemporaryDirectory() as folder:
         root, data = readable_root(Path(options.root), Path(folder), options.images)
-        result = measure(str(root), options.images, options.repeats)
+        result = run(str(root), options.images, options.repeats)
     for name, ratio in result["ratios"].items():
-        target = f"   (target {TARGETS[name]})" if name in TARGETS else ""
+        target = f"   (target {targets[name]})" if name in targets else ""
         print(f"{name:<32} {ratio:6.2f}{target}")
-    network = f"VAE 784-{HIDDEN}-{LATENT}, tanh, Bernoulli pixels"
+    vae = f"VAE 784-{HIDDEN}-{LATENT}, tanh, Bernoulli pixels"
+    network = f"RBM 784-{rbm_speed.HIDDEN}, CD-1, static binarization" if rbm else vae
     settings = {"network": network, "batch_size": BATCH, "images": options.images, "repeats": options.repeats}
-    write_receipt(options.output, {**settings, "data": data, **result, "targets": TARGETS, "provenance": conditions})
-    print(f"receipt: {options.output}")
+    write_receipt(output, {**settings, "data": data, **result, "targets": targets, "provenance": conditions})
+    print(f"receipt: {output}")
 
 
 if __name__ == "__main__":
