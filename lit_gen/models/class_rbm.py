@@ -6,15 +6,15 @@ section 16.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
-from lit_gen.inference import chain, run_chain
-from lit_gen.models.base import Conditional, Frame
+from lit_gen.inference import chain
+from lit_gen.models.base import Conditional
 from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
 from lit_gen.models.rbm import RBM
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, VisibleFactory, VisibleLayer
@@ -33,8 +33,13 @@ class ClassRBM(RBM, Conditional):
         num_hidden: number of hidden units.
         visible: layer of pixels: binary, Gaussian for grey levels, or categorical for a few of them.
         negative_phase: draws the states of the model, images and labels.
-        sample_steps: Gibbs steps from noise to a sample.
+        sample_steps: Gibbs steps to a sample, each of a chain of its own.
+        sample_start: where samples start: at noise, or at the chains of a negative phase that has some.
         initial_weight_std: weights start from N(0, this squared).
+        centering: rate at which the offsets of the units follow their means in each step; 0 does not centre.
+        sparsity_target: how often a hidden unit should be on; None: as it likes.
+        sparsity_cost: strength of the pull of a unit towards that.
+        sparsity_decay: of the running mean by which it is told how often a unit is on.
         optimizer: takes the parameters; its weight decay applies to weights only.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -49,21 +54,39 @@ class ClassRBM(RBM, Conditional):
         visible: VisibleFactory = BernoulliVisible,
         negative_phase: NegativePhaseFactory = ContrastiveDivergence,
         sample_steps: int = 1000,
+        sample_start: Literal["noise", "chains"] = "noise",
         initial_weight_std: float = 0.01,
+        centering: float = 0.0,
+        sparsity_target: float | None = None,
+        sparsity_cost: float = 0.01,
+        sparsity_decay: float = 0.95,
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.5, weight_decay=2e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__(
-            image_shape, num_hidden, visible, negative_phase, sample_steps, initial_weight_std, optimizer, lr_scheduler
-        )
         if num_classes < 2:
             raise ValueError(
                 f"a ClassRBM needs labels of at least 2 classes, the data has {num_classes}; use labelled data (class"
                 " sub-folders for ImageFolder), or an RBM"
             )
         self.num_classes = num_classes
-        labelled = LabelledVisible(self.machine.visible, num_classes)
-        self.machine = BoltzmannLayer(labelled, num_hidden, initial_weight_std)
+        super().__init__(
+            image_shape,
+            num_hidden,
+            visible,
+            negative_phase,
+            sample_steps,
+            sample_start,
+            initial_weight_std,
+            centering,
+            sparsity_target,
+            sparsity_cost,
+            sparsity_decay,
+            optimizer,
+            lr_scheduler,
+        )
+
+    def build_machine(self, visible: VisibleLayer, num_hidden: int) -> BoltzmannLayer:
+        return super().build_machine(LabelledVisible(visible, self.num_classes), num_hidden)
 
     @property
     def units(self) -> LabelledVisible:
@@ -127,19 +150,13 @@ class ClassRBM(RBM, Conditional):
 
     # ---- sampling
 
-    def draw(self, num_samples: int, condition: Any = None) -> Tensor:
-        start = self._clamp(self.noise(num_samples), condition)
-        return self.visible_mean(run_chain(lambda state: self._clamped(state, condition), start, self.sample_steps)[1])
-
-    def trajectory(self, num_samples: int, condition: Any = None) -> Iterator[Frame]:
-        """The dream of chains whose label is held fast: P(v given h) after each Gibbs step."""
-        condition = self.sample_condition(num_samples) if condition is None else condition
-        start = self._clamp(self.noise(num_samples), condition)
-        for _, hidden in chain(lambda state: self._clamped(state, condition), start, self.sample_steps):
-            yield Frame(self.visible_mean(hidden).detach().float())
-
-    def _clamped(self, state: State, condition: Tensor) -> State:
-        return self._clamp(self.sweep(state), condition)
+    def hidden_chain(self, state: State, steps: int, condition: Any = None) -> Iterator[Tensor]:
+        """The hidden units of each Gibbs step, in which the label is held fast."""
+        if condition is None:
+            condition = self.sample_condition(len(state[0]))
+        start = self._clamp(state, condition)
+        for _, hidden in chain(lambda state: self._clamp(self.sweep(state), condition), start, steps):
+            yield hidden
 
     def _clamp(self, state: State, condition: Tensor) -> State:
         image, _ = self.units.split(state[0])

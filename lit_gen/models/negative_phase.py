@@ -78,6 +78,10 @@ class NegativePhase(Recorded, ABC):
     def on_gradient(self, machine: Machine) -> None:
         """Called before each step of the optimizer, when the parameters hold the gradient of the loss."""
 
+    def model_chains(self) -> Tensor | None:
+        """Visible units ``(chains, V)`` that are about draws from the model, or None."""
+        return None if self.chains is None else self.chains[0]
+
     def values(self) -> dict[str, Tensor]:
         """Scalars to log in training, by name."""
         return {}
@@ -257,6 +261,9 @@ class ParallelTempering(NegativePhase):
             states[number + 1] = tuple(torch.where(accepted[:, None], a, b) for a, b in zip(hot, cold, strict=True))
             rates.append(accepted.float().mean())
         return torch.stack(rates)
+
+    def model_chains(self) -> Tensor | None:
+        return None if self.chains is None else self.chains[-1]
 
     def values(self) -> dict[str, Tensor]:
         return {} if self.swap_rates is None else {"swap_rate": self.swap_rates.min()}

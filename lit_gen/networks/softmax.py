@@ -110,6 +110,11 @@ class LabelledVisible(VisibleLayer):
         image, label = self.split(visible)
         return self.join(self.image.scale(image), label)
 
+    def absorb(self, field: Tensor) -> None:
+        image, label = self.split(field)
+        self.image.absorb(image)
+        self.label.absorb(label)
+
     def natural(self, field: Tensor) -> Natural:
         image, label = self.split(field)
         return (*self.image.natural(image), *self.label.natural(label))

@@ -68,6 +68,10 @@ class VisibleLayer(Recorded, nn.Module):
         """What the weights multiply: ``(B, V) -> (B, V)``."""
         raise NotImplementedError(f"{type(self).__name__} must define scale")
 
+    def absorb(self, field: Tensor) -> None:
+        """Change the biases as a constant field ``(V,)`` would: energy(v) less scale(v) field, up to a constant."""
+        raise NotImplementedError(f"{type(self).__name__} must define absorb")
+
     def natural(self, field: Tensor) -> Natural:
         """eta in a field ``(B, V)``."""
         raise NotImplementedError(f"{type(self).__name__} must define natural")
@@ -108,6 +112,10 @@ class LinearVisible(VisibleLayer):
 
     def scale(self, visible: Tensor) -> Tensor:
         return visible
+
+    @torch.no_grad()
+    def absorb(self, field: Tensor) -> None:
+        self.bias.add_(field)
 
     def natural(self, field: Tensor) -> Natural:
         return (self.bias + field,)
@@ -201,6 +209,10 @@ class GaussianVisible(VisibleLayer):
 
     def scale(self, visible: Tensor) -> Tensor:
         return (visible - self.offset) / self.std
+
+    @torch.no_grad()
+    def absorb(self, field: Tensor) -> None:
+        self.shift.add_(self.std * field / self.unit)
 
     def natural(self, field: Tensor) -> Natural:
         std = self.std

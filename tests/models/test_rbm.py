@@ -387,6 +387,9 @@ def test_mistakes_are_told() -> None:
         ({"num_hidden": 0}, "num_hidden must be at least 1, got 0"),
         ({"sample_steps": 0}, "sample_steps must be at least 1, got 0"),
         ({"initial_weight_std": -1.0}, r"must not be negative, got -1\.0"),
+        ({"centering": 2.0}, r"centering must be a rate from 0 to 1, got 2\.0"),
+        ({"sparsity_target": 0.0}, r"sparsity_target must lie between 0 and 1, got 0\.0"),
+        ({"sparsity_decay": 1.0}, r"sparsity_decay in \[0, 1\), got 0\.01 and 1\.0"),
         ({"visible": lambda shape: GaussianVisible(shape, min_std=0.0)}, r"min_std must be positive, got 0\.0"),
         ({"negative_phase": lambda: ContrastiveDivergence(0)}, "steps must be at least 1, got 0"),
         ({"negative_phase": lambda: PersistentContrastiveDivergence(1, 0)}, "num_chains must be at least 1, got 0"),
@@ -397,3 +400,78 @@ def test_mistakes_are_told() -> None:
         RBM((1, 4, 4), negative_phase=lambda: lambda machine, data, keep: machine.gibbs(data, 1))  # type: ignore[arg-type, return-value]
     with pytest.raises(ValueError, match=r"2\^30 states are too many"):
         RBM((1, 8, 8), 30).exact_log_partition()
+
+
+# ---- centring and sparsity
+
+
+def test_offsets_follow_the_means_of_the_units(tmp_path: Path) -> None:
+    model = pcd(centering=1.0, optimizer=still)
+    trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(model, data())
+    last = model.visible_units(model._recent[-1][0])
+    torch.testing.assert_close(model.machine.visible_offset, last.mean(0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.machine.hidden_offset, model.machine.hidden_mean(last).mean(0), atol=1e-6, rtol=0)
+
+
+def test_centred_machines_resume_exactly(tmp_path: Path) -> None:
+    assert_exact_resume(lambda: pcd(centering=0.1, sparsity_target=0.1), data, tmp_path)
+
+
+def test_sparsity_pulls_the_units_to_their_target(tmp_path: Path) -> None:
+    """The gradient of the penalty by hand, and what a training with it leads to."""
+    model = pcd(sparsity_target=0.1, sparsity_cost=0.5)
+    model.hidden_activity.copy_(torch.linspace(0, 1, 6))
+    batch = torch.rand(10, 1, 8, 8).round()
+    gradients = []
+    for sparse in (False, True):
+        model.sparsity_target = 0.1 if sparse else None
+        model.negative_phase.load_state({"chains": [torch.zeros(12, 64)]})
+        model.zero_grad()
+        torch.manual_seed(0)
+        model.objective(batch).loss.backward()
+        gradients.append([model.machine.weight.grad, model.machine.hidden_bias.grad])
+    pull = 0.5 * (torch.linspace(0, 1, 6) - 0.1)
+    torch.testing.assert_close(gradients[1][1] - gradients[0][1], pull)  # type: ignore[operator]
+    expected = torch.outer(batch.flatten(1).mean(0), pull)
+    torch.testing.assert_close(gradients[1][0] - gradients[0][0], expected, rtol=1e-4, atol=1e-6)  # type: ignore[operator]
+    shares = []
+    for target in (None, 0.1):
+        model = pcd(sparsity_target=target, sparsity_cost=1.0)
+        trainer(tmp_path, max_epochs=40, limit_val_batches=0).fit(model, data())
+        images = torch.cat([batch for batch, _ in data_loader()])
+        shares.append(model.features(images).mean().item())
+    assert shares[0] > 0.25
+    assert shares[1] == pytest.approx(0.1, abs=0.05)
+
+
+def data_loader() -> Any:
+    source = data()
+    source.setup("fit")
+    return source.train_dataloader()
+
+
+# ---- where samples start
+
+
+def test_samples_that_start_at_the_chains() -> None:
+    model = RBM((1, 2, 2), 5, negative_phase=PersistentContrastiveDivergence, sample_start="chains", sample_steps=1)
+    with pytest.raises(ValueError, match="needs the chains of a trained negative phase, and there are none"):
+        model.sample(2)
+    with torch.no_grad():
+        model.machine.weight.copy_(torch.eye(5)[:4] * 40)
+        model.machine.hidden_bias.fill_(-20)
+        model.visible.get_parameter("bias").fill_(-20)
+    chains = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])
+    model.negative_phase.load_state({"chains": [chains]})
+    # Every hidden unit copies a pixel, and every pixel a hidden unit: the chains stand still.
+    assert torch.equal(model.sample(3).flatten(1).round(), chains[[0, 1, 0]])
+
+
+def test_dreams_from_images() -> None:
+    model, batch = RBM((1, 3, 3), 5, initial_weight_std=1.0), torch.rand(4, 1, 3, 3).round()
+    torch.manual_seed(0)
+    frames = [frame.images for frame in model.dream_from(batch, 3)]
+    torch.manual_seed(0)
+    expected = model.visible_mean(model.gibbs(model.data_state(batch), 3)[1])
+    assert len(frames) == 3
+    torch.testing.assert_close(frames[-1], expected)
