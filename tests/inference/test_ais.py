@@ -16,7 +16,7 @@ from lit_gen.inference import (
     raise_log_likelihood,
     reverse_ais,
 )
-from lit_gen.models.rbm import AnnealedRBM
+from lit_gen.models.annealed_rbm import AnnealedRBM
 from tests.linear_gaussian import LOG_P, OFFSET, VARIANCE, WEIGHTS, X
 from tests.toy_rbm import GAUSSIAN_LOG_Z, LOG_Z, exact_samples, gaussian_toy, images, mean_and_error, toy
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lit_gen.inference import binary_states, published_temperatures, raise_log_likelihood
 from lit_gen.models import RBM
-from lit_gen.models.rbm import AnnealedRBM
+from lit_gen.models.annealed_rbm import AnnealedRBM
 from tests.toy_rbm import GAUSSIAN_LOG_Z, gaussian_toy, log_probabilities, toy
 
 STATES = binary_states(6)

@@ -14,7 +14,7 @@ from lit_gen.callbacks import LogPartition
 from lit_gen.data import Digits
 from lit_gen.inference import ais, published_temperatures
 from lit_gen.models import ClassRBM, PersistentContrastiveDivergence
-from lit_gen.models.rbm import AnnealedRBM
+from lit_gen.models.annealed_rbm import AnnealedRBM
 from lit_gen.networks import BernoulliVisible, CategoricalVisible
 from tests.toy_rbm import mean_and_error
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from lit_gen.data import Digits, Synthetic
 from lit_gen.inference import binary_states, enumerated_log_partition
 from lit_gen.models import RBM, ContrastiveDivergence, PersistentContrastiveDivergence, load_model
+from lit_gen.models.annealed_rbm import AnnealedRBM
 from lit_gen.models.negative_phase import Machine
-from lit_gen.models.rbm import AnnealedRBM
 from lit_gen.networks import BernoulliVisible, GaussianVisible, State
 from tests.resume import assert_exact_resume
 from tests.toy_rbm import GAUSSIAN_LOG_Z, IMAGES, LOG_Z, gaussian_toy, images, log_probabilities, toy

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_gen.inference import ais, binary_states, published_temperatures
-from lit_gen.models.rbm import AnnealedRBM, exact_log_partition
+from lit_gen.models.annealed_rbm import AnnealedRBM, exact_log_partition
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, CategoricalVisible, GaussianVisible
 from lit_gen.networks.softmax import LabelledVisible
 from lit_gen.objectives import energy_difference
