@@ -16,9 +16,11 @@ from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.profiler import Unprofiled
 from lit_gen.callbacks.progress import ProgressBar
 from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
+from lit_gen.callbacks.rendering import render_voxels
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
+from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter, refuse_leftovers, write_images
 
 __all__ = [
@@ -43,12 +45,14 @@ __all__ = [
     "Trajectory",
     "Unprofiled",
     "ValidateAtEnd",
+    "VoxelGrid",
     "default_callbacks",
     "evaluation",
     "image_grid",
     "log_animation",
     "log_image",
     "refuse_leftovers",
+    "render_voxels",
     "run_folder",
     "write_images",
 ]

@@ -13,6 +13,7 @@ from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
+from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter
 from lit_gen.models.base import (
     Decodes,
@@ -42,6 +43,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
     ]
     if isinstance(model, GenerativeModel):
         callbacks += [SampleGrid(), ImageWriter()]
+        if len(model.image_shape) == 4:
+            callbacks.append(VoxelGrid())
         if isinstance(model, Reconstructs):
             callbacks.append(ReconstructionGrid())
         if isinstance(model, Decodes):

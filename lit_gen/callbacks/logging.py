@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
 from lit_gen.callbacks.files import write_whole
+from lit_gen.callbacks.rendering import render_voxels
 
 VISIBLE_PIXELS = 64
 """Images smaller than this are enlarged by a whole factor, so that a digit of 8x8 can be seen."""
@@ -51,10 +52,11 @@ def pictures(images: Tensor) -> Tensor:
 
     Returns:
         ``(N, 1 or 3, H, W)``, float32 in [0, 1] on the CPU. Of other numbers of channels the first three are shown (the
-        third black if there are but two), of voxels the largest along the depth.
+        third black if there are but two); voxels are drawn in the round, 96x96.
     """
+    if images.ndim == 5:
+        return render_voxels(images.amax(1, keepdim=True))
     images = images.detach().float().cpu().clamp(0, 1)
-    images = images.amax(2) if images.ndim == 5 else images
     if images.shape[1] == 2:
         images = torch.cat([images, torch.zeros_like(images[:, :1])], 1)
     return images if images.shape[1] == 1 else images[:, :3]

@@ -56,7 +56,7 @@ class Trajectory(FirstBatchCallback):
 
     def show(self, trainer: pl.Trainer, model: Any, stage: str, images: Tensor, condition: Any) -> None:
         frames = thin(model.trajectory(self.num_samples), self.max_frames)
-        largest = max((frame.images.shape[-2:] for frame in frames), key=lambda size: size[0] * size[1])
+        largest = max((pictures(frame.images[:1]).shape[-2:] for frame in frames), key=lambda size: size[0] * size[1])
         size = enlarge(torch.zeros(1, 1, *largest)).shape[-2:]
         shown = [draw_frame(frame, (size[0], size[1])) for frame in frames]  # (B, 3, H, W) each
         animation = [image_grid(frame, self.columns) for frame in shown]

@@ -35,7 +35,7 @@ def write_images(
     old and new samples would lie side by side, and numbered PNGs may be anybody's.
 
     Args:
-        images: ``(N, C, H, W)`` in [0, 1], or voxels, which PNGs show by their largest value along the depth.
+        images: ``(N, C, H, W)`` in [0, 1], or voxels, which PNGs show in the round.
         folder: where ``000000.png``, ..., ``grid.png`` and ``samples.npz`` go.
         npz: also write ``samples.npz`` with ``samples``, float32 as given.
         start: number of the first image; those before it, of earlier calls, may stay.

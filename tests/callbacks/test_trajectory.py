@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_gen.callbacks import Trajectory
+from lit_gen.callbacks.rendering import render_voxels
 from lit_gen.callbacks.trajectory import draw_frame, spread, thin
 from lit_gen.models import VAE
 from lit_gen.models.base import Frame, HasTrajectory
@@ -65,10 +66,9 @@ def test_boxes_beyond_the_image_stay_within_it() -> None:
     assert drawn[0, -1].min() == 1
 
 
-def test_voxels_are_shown_from_the_front() -> None:
-    voxels = torch.zeros(2, 1, 4, 8, 8)
-    voxels[:, :, 2, 3] = 1
-    assert draw_frame(Frame(voxels), (8, 8))[0, 0, 3].eq(1).all()
+def test_voxels_are_shown_in_the_round() -> None:
+    voxels = (torch.rand(2, 1, 4, 8, 8) < 0.3).float()
+    assert torch.equal(draw_frame(Frame(voxels), (96, 96)), render_voxels(voxels))
 
 
 @pytest.mark.parametrize("total", [1, 2, 9, 10, 11, 95, 1000])

@@ -53,7 +53,7 @@ def test_samples_of_two_calls_are_not_mixed(tmp_path: Path) -> None:
 def test_voxels_are_kept_in_the_array(tmp_path: Path) -> None:
     voxels = torch.rand(2, 1, 4, 5, 6)
     write_images(voxels, tmp_path, npz=True)
-    assert read(tmp_path / "000000.png").shape == (5, 6)
+    assert read(tmp_path / "000000.png").shape == (96, 96, 3)
     assert np.load(tmp_path / "samples.npz")["samples"].shape == (2, 1, 4, 5, 6)
 
 
