@@ -17,7 +17,7 @@ class VoxelGrid(FirstBatchCallback):
     """Logs shaded pictures of sampled voxels as ``val/voxels``, and as a GIF on a turntable as ``val/turntable``.
 
     A model that reconstructs also gets ``val/voxel_reconstructions``, data above reconstructions. The same for
-    ``test/``. Idle for models of flat images. Sixteen shapes take half a second on one core, their turntable three.
+    ``test/``. Idle for models of flat images. Sixteen shapes take 0.7 seconds of one core, their turntable four.
 
     Args:
         num_samples: shapes in each picture.

@@ -9,6 +9,7 @@ from lit_gen.inference.ais import (
     raise_log_likelihood,
     reverse_ais,
 )
+from lit_gen.inference.depth import DepthObservation, observe_depth
 from lit_gen.inference.enumeration import binary_states, enumerated_log_partition
 from lit_gen.inference.gibbs import chain, run_chain
 from lit_gen.inference.importance import importance_bound
@@ -16,6 +17,7 @@ from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochasti
 
 __all__ = [
     "AnnealedPath",
+    "DepthObservation",
     "PartitionEstimate",
     "Progress",
     "ais",
@@ -23,6 +25,7 @@ __all__ = [
     "chain",
     "enumerated_log_partition",
     "importance_bound",
+    "observe_depth",
     "pseudo_log_likelihood",
     "published_temperatures",
     "raise_log_likelihood",
