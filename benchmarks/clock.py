@@ -1,6 +1,7 @@
 """The time that a training takes, also one that was interrupted and resumed."""
 
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -28,3 +29,21 @@ class TrainingTime(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         self._before = state_dict["seconds"]
+
+
+class BatchTime(pl.Callback):
+    """Seconds from the start of the first to the end of the last training batch of a fit of one epoch."""
+
+    seconds = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            self._start = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_last_batch:
+            self.seconds = time.perf_counter() - self._start

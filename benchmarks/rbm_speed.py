@@ -2,13 +2,14 @@
 
 One machine (784-500), one batch size (100), the same statically binarized images, SGD, one thread:
 
-- lit_gen: its Trainer as ``lit-gen fit`` sets it up, with CSV logger, checkpoints and its default callbacks;
+- lit_gen: its Trainer as ``lit-gen fit`` sets it up, with CSV logger and default callbacks, from the first to the last
+  batch (the pictures at the end of an epoch are drawn by a thousand Gibbs steps, which are no training);
 - loop: a plain PyTorch loop with gradients written by hand, momentum and weight decay;
 - products: nothing but the five matrix products that a step cannot do without, the limit of the machine;
 - scikit-learn: ``BernoulliRBM.partial_fit`` in float32 (persistent chains, its only choice; as many products);
 - learnergy: its ``fit`` (which also estimates the pseudo-likelihood of each batch);
-- rbms: its ``fit_batch_pcd`` in mode "cd" with its centred gradient, in the loop of its ``train`` without the files that
-  it writes in every step.
+- rbms: its ``fit_batch_pcd`` in mode "cd" with its centred gradient, in the loop of its ``train`` without the files
+  that this writes in every step.
 
 The last three want ``pip install lit-gen[benchmarks]``.
 """
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.clock import TrainingTime
+from benchmarks.clock import BatchTime
 from benchmarks.conditions import BATCH, quiet, without_lightning_settings
 from lit_gen.cli import LitGenCLI
 
@@ -42,11 +43,11 @@ def lit_gen_epoch(root: str, images: int) -> tuple[float, Tensor]:
         words += [f"--data.batch_size={BATCH}", "--data.binarization=static", "--data.val_size=0"]
         words += [f"--data.subset={images}", f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
         words += ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
-        words += ["--trainer.enable_progress_bar=false", "--trainer.callbacks+=benchmarks.clock.TrainingTime"]
+        words += ["--trainer.enable_progress_bar=false", "--trainer.callbacks+=benchmarks.clock.BatchTime"]
         cli: Any = LitGenCLI(words, run=False)
         cli.trainer.fit(cli.model, cli.datamodule)
         seen = torch.cat([batch for batch, _ in cli.datamodule.train_dataloader()]).flatten(1)
-    clock = next(callback for callback in cli.trainer.callbacks if isinstance(callback, TrainingTime))
+    clock = next(callback for callback in cli.trainer.callbacks if isinstance(callback, BatchTime))
     return clock.seconds, seen
 
 

@@ -113,6 +113,27 @@ def throughput_table(receipt: Receipt | None) -> str:
     )
 
 
+def rbm_speed_table(receipt: Receipt | None) -> str:
+    """Images per second of an RBM in each library, and how many times as fast lit_gen is."""
+    if receipt is None:
+        return NOT_RUN
+    speed, ratios, targets = receipt["images_per_second"], receipt["ratios"], receipt["targets"]
+    lines = [["lit_gen", f"{speed['lit_gen']:,.0f}", ""]]
+    for name in speed:
+        if name != "lit_gen":
+            key = f"lit_gen / {name}"
+            target = f" (target {targets[key]})" if key in targets else ""
+            lines.append([name, f"{speed[name]:,.0f}", f"{ratios[key]:.2f}{target}"])
+    versions = receipt["provenance"]["versions"]
+    others = ", ".join(f"{name} {versions[name]}" for name in ("scikit-learn", "learnergy", "rbms"))
+    return (
+        f"{markdown(['one epoch', 'images/s', 'lit_gen / this'], lines)}\n\n"
+        f"{receipt['network']}, batches of {receipt['batch_size']}, {receipt['images']:,} images of"
+        f" {receipt['data']}, the best of {receipt['repeats']} interleaved epochs; {others};"
+        f" {machine(receipt['provenance'])}; [receipt](results/throughput-rbm.json)."
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 120:

@@ -7,7 +7,15 @@ import pytest
 
 from benchmarks.receipts import RESULTS, read_receipts
 from benchmarks.reproduce import PAGES, declared, find_row
-from benchmarks.tables import NOT_RUN, duration, models_table, replace_tables, rows_table, throughput_table
+from benchmarks.tables import (
+    NOT_RUN,
+    duration,
+    models_table,
+    rbm_speed_table,
+    replace_tables,
+    rows_table,
+    throughput_table,
+)
 
 ROW = {
     "name": "r",
@@ -103,6 +111,26 @@ def test_throughput_shows_every_ratio_with_its_target() -> None:
     assert "4.0 times faster (target 3)" in shown
 
 
+def test_rbm_speed_names_every_library_and_its_version() -> None:
+    versions = {**PROVENANCE["versions"], "scikit-learn": "1.9", "learnergy": "2.0", "rbms": "0.5"}
+    receipt = {
+        "images_per_second": {"lit_gen": 900.0, "products": 1000.0, "rbms": 300.0},
+        "ratios": {"lit_gen / products": 0.9, "lit_gen / rbms": 3.0},
+        "targets": {"lit_gen / products": 0.8},
+        "network": "a machine",
+        "batch_size": 100,
+        "images": 60000,
+        "repeats": 4,
+        "data": "MNIST",
+        "provenance": {**PROVENANCE, "versions": versions},
+    }
+    shown = rbm_speed_table(receipt)
+    assert "| products | 1,000 | 0.90 (target 0.8) |" in shown
+    assert "| rbms | 300 | 3.00 |" in shown
+    assert "rbms 0.5" in shown
+    assert rbm_speed_table(None) == NOT_RUN
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (7300, "2.0 h")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -127,7 +155,7 @@ def test_rows_and_models_are_declared_consistently() -> None:
 def test_published_receipts_are_whole_and_name_no_folder_of_a_machine() -> None:
     rows = {row["name"] for row in declared()[0]}
     for name, receipt in read_receipts(RESULTS).items():
-        assert name == "throughput" or (name in rows and receipt["row"] == name and not receipt["quick"])
+        assert name.startswith("throughput") or (name in rows and receipt["row"] == name and not receipt["quick"])
         assert receipt["provenance"]["versions"]["torch"]
         # An absolute path, on its own or after the equals sign of an option.
         assert not re.findall(r'"(?:--[^"=]*=)?(?:/|[A-Z]:\\|~)[^"]*"', json.dumps(receipt))
@@ -139,6 +167,7 @@ def test_tables_on_the_pages_are_those_of_the_receipts() -> None:
     tables = {
         "rows": rows_table(rows, receipts),
         "throughput": throughput_table(receipts.get("throughput")),
+        "throughput-rbm": rbm_speed_table(receipts.get("throughput-rbm")),
         "models": models_table(models, rows, receipts),
     }
     for page in PAGES:
