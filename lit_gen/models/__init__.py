@@ -13,7 +13,7 @@ from lit_gen.models.negative_phase import (
     ParallelTempering,
     PersistentContrastiveDivergence,
 )
-from lit_gen.models.optimizers import FusedAdam
+from lit_gen.models.optimizers import FusedAdam, FusedSGD
 from lit_gen.models.rbm import RBM
 from lit_gen.models.schedules import GrowingSteps, MomentumSchedule
 from lit_gen.models.staged import Stage, StagedModel
@@ -29,6 +29,7 @@ __all__ = [
     "EnergyModel",
     "FastPersistentContrastiveDivergence",
     "FusedAdam",
+    "FusedSGD",
     "GenerativeModel",
     "GrowingSteps",
     "LikelihoodModel",

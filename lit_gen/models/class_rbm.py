@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot, softplus
 from lit_gen.inference import chain
 from lit_gen.models.base import Conditional
 from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
+from lit_gen.models.optimizers import FusedSGD
 from lit_gen.models.rbm import RBM
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, VisibleFactory, VisibleLayer
 from lit_gen.networks.softmax import LabelledVisible
@@ -60,7 +61,7 @@ class ClassRBM(RBM, Conditional):
         sparsity_target: float | None = None,
         sparsity_cost: float = 0.01,
         sparsity_decay: float = 0.95,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.5, weight_decay=2e-4),
+        optimizer: OptimizerCallable = lambda p: FusedSGD(p, lr=0.05, momentum=0.5, weight_decay=2e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         if num_classes < 2:

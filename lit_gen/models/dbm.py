@@ -33,6 +33,7 @@ from lit_gen.models.annealed_dbm import AnnealedDBM
 from lit_gen.models.base import BoundsFreeEnergy, EstimatesPartition, Frame, HasFilters, HasTrajectory, Reconstructs
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import NegativePhaseFactory, PersistentContrastiveDivergence
+from lit_gen.models.optimizers import FusedSGD
 from lit_gen.models.staged import Stage, StagedModel
 from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import BernoulliVisible, MeanFieldClassifier, Shape, State, VisibleFactory, build
@@ -102,11 +103,9 @@ class DBM(StagedModel, EnergyModel, EstimatesPartition, BoundsFreeEnergy, HasTra
         joint_epochs: int | None = None,
         discriminative_epochs: int = 0,
         num_classes: int = 0,
-        pretraining_optimizer: OptimizerCallable = lambda p: torch.optim.SGD(
-            p, lr=0.05, momentum=0.5, weight_decay=1e-3
-        ),
+        pretraining_optimizer: OptimizerCallable = lambda p: FusedSGD(p, lr=0.05, momentum=0.5, weight_decay=1e-3),
         pretraining_lr_scheduler: LRSchedulerCallable | None = None,
-        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.005, momentum=0.5, weight_decay=2e-4),
+        optimizer: OptimizerCallable = lambda p: FusedSGD(p, lr=0.005, momentum=0.5, weight_decay=2e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
         discriminative_optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
     ) -> None:

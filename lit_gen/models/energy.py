@@ -80,6 +80,10 @@ class EnergyModel(GenerativeModel):
         """Energy of states of the model, ``(M,)`` nats."""
         return self.energy(state)
 
+    def energies(self, images: Tensor, condition: Any, state: State) -> tuple[Tensor, Tensor]:
+        """:meth:`data_energy` and :meth:`model_energy`; to override where one pass gives both sooner."""
+        return self.data_energy(images, condition), self.model_energy(state)
+
     def objective(self, images: Tensor, condition: Any = None) -> EnergyTerms:
         """Energy of the batch against that of states from the negative phase.
 
@@ -93,7 +97,7 @@ class EnergyModel(GenerativeModel):
                 if self.training:
                     self.negative_phase.set_epoch(self.current_epoch)
                 state = self.negative_phase(self, self.start_state(images, condition), keep=self.training)
-            return energy_difference(self.data_energy(images, condition), self.model_energy(state))
+            return energy_difference(*self.energies(images, condition, state))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, condition = self.unpack(batch)
