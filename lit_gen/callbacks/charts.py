@@ -57,9 +57,12 @@ class Chart:
 
     def area(self, points: Sequence[tuple[float, float]], color: Color, opacity: float) -> None:
         """Fill a polygon, letting what lies below shine through."""
-        mask = Image.new("L", self.image.size, 0)
-        ImageDraw.Draw(mask).polygon(self._scaled(points), round(255 * opacity))
-        self.image.paste(color, mask=mask)
+        corners = self._scaled(points)
+        left, top = (math.floor(min(along)) for along in zip(*corners, strict=True))
+        right, bottom = (math.ceil(max(along)) + 1 for along in zip(*corners, strict=True))
+        mask = Image.new("L", (right - left, bottom - top), 0)
+        ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in corners], round(255 * opacity))
+        self.image.paste(color, (left, top, right, bottom), mask)
 
     def tensor(self) -> Tensor:
         """The picture, ``(3, height, width)`` in [0, 1]."""

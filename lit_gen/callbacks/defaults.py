@@ -53,7 +53,7 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(Trajectory())
         if isinstance(model, HasLowerBound):
             callbacks.append(ImportanceBound())
-        if isinstance(model, Dreams):
+        if isinstance(model, Dreams) and isinstance(model, HasFreeEnergy):
             callbacks.append(EnergyLandscape())
         if isinstance(model, HasFreeEnergy) and model.needs_binary:
             callbacks.append(PseudoLikelihood())

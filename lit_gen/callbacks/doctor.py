@@ -12,80 +12,36 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
-from torch.nn.functional import pdist
 
 from lit_gen.callbacks.evaluation import evaluation, first, is_due, positive
-from lit_gen.models.base import Batch, Decodes, Encodes, GenerativeModel, LikelihoodModel, LitGenModule
+from lit_gen.callbacks.symptoms import HiddenUnits, Posteriors, distance_moved, jumped, kl_per_unit, sample_spread
+from lit_gen.models.base import (
+    Batch,
+    Decodes,
+    Dreams,
+    Encodes,
+    GenerativeModel,
+    HasChains,
+    HasFreeEnergy,
+    HasHiddenUnits,
+    LikelihoodModel,
+    LitGenModule,
+)
 
 log = logging.getLogger(__name__)
 
 ACTIVE_VARIANCE = 0.01
 """A latent unit u is active if the variance over images of E_q[u | x] exceeds this (Burda et al. 2015, section 5.2)."""
-
-
-def kl_per_unit(posterior: Distribution, prior: Distribution) -> Tensor | None:
-    """KL(q || p) of every latent unit, nats, ``(B, *latent_shape)``; None where units are not independent in both."""
-    if not (isinstance(posterior, Independent) and isinstance(prior, Independent)):
-        return None
-    try:
-        return kl_divergence(posterior.base_dist, prior.base_dist)
-    except NotImplementedError:
-        return None
-
-
-def sample_spread(samples: Tensor, images: Tensor) -> float:
-    """Mean distance between samples relative to that between images: near 0 when all samples look alike.
-
-    Args:
-        samples: ``(N, C, H, W)``, at least two.
-        images: ``(M, C, H, W)``, at least two that differ.
-    """
-    between_images = pdist(images.float().flatten(1)).mean()
-    return (pdist(samples.float().flatten(1)).mean() / between_images.clamp(min=1e-12)).item()
-
-
-def jumped(loss: float, before: "deque[float]", factor: float = 20.0) -> bool:
-    """Whether a loss lies far above the running ones: ``factor`` times their spread above their median."""
-    # What lies below another recent loss has not jumped; the quantiles would take 0.05 ms of every step.
-    if len(before) < 20 or loss <= max(before):
-        return False
-    low, median, high = statistics.quantiles(before, n=4)
-    return loss > median + factor * max(high - low, 0.1 * abs(median), 1e-6)
+LARGEST_WEIGHT = 20.0
+"""Of a Boltzmann machine in health: weights of 5 are strong, and with one of 20 a single pixel decides about a unit."""
+FEWEST_IMAGES = 100
+"""From which a unit that is off for all of them counts as dead: a sparse one is on for one image in thirty."""
 
 
 def fp16_scaler(trainer: pl.Trainer) -> torch.amp.GradScaler | None:
     """The scaler of the loss, which fp16 training alone has."""
     precision = trainer.precision_plugin
     return precision.scaler if isinstance(precision, MixedPrecision) else None
-
-
-class Posteriors:
-    """Sums over images of what the encoder says of each latent unit."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._mean, self._square, self._kl = (torch.zeros((), dtype=torch.float64) for _ in range(3))
-        self.knows_kl = True
-
-    def add(self, mean: Tensor, kl: Tensor | None) -> None:
-        """Add E_q[u | x] and the KL of each unit, ``(B, *latent_shape)`` each."""
-        means = mean.flatten(1).cpu().double()
-        self.count += len(means)
-        self._mean = self._mean + means.sum(0)
-        self._square = self._square + means.square().sum(0)
-        if kl is None:
-            self.knows_kl = False
-        else:
-            self._kl = self._kl + kl.flatten(1).cpu().double().sum(0)
-
-    def variances(self) -> Tensor:
-        """Variance over images of E_q[u | x], ``(units,)``."""
-        return (self._square / self.count - (self._mean / self.count).square()).clamp(min=0)
-
-    def kl(self) -> Tensor | None:
-        """Mean KL of each unit, nats, ``(units,)``."""
-        return self._kl / self.count if self.knows_kl else None
 
 
 class Doctor(pl.Callback):
@@ -97,13 +53,15 @@ class Doctor(pl.Callback):
     - ``val/active_units`` counts the latent units that carry anything; few or none is posterior collapse.
     - Samples much more alike than the images are mode collapse.
     - Grey pixels under a likelihood of binary ones make the loss no log-likelihood.
+    - Of a Boltzmann machine: hidden units that are off, or on, for every image (``val/active_hidden_units`` counts the
+      others), exploding weights, persistent chains that do not mix, and a free-energy gap that grows.
 
-    Each finding is told once; the two kinds of collapse only after they lasted, since an untrained model shows both.
+    Each finding is told once; what an untrained model shows too, and all of a Boltzmann machine, only after it lasted.
 
     Args:
         num_images: validation images from which active units are counted (on each process).
         num_samples: samples that are compared with each other.
-        patience: validations in a row after which a collapse is reported.
+        patience: validations in a row after which what must last is reported.
         every_n_epochs: look at latents and samples in every n-th epoch, and in the last.
         seed: of the samples.
     """
@@ -123,6 +81,10 @@ class Doctor(pl.Callback):
         self._lasting: Counter[str] = Counter()
         self._told: set[str] = set()
         self._pixels_checked = False
+        self._hidden = HiddenUnits()
+        self._chains: Tensor | None = None
+        self._free_energies: list[Tensor] = []
+        self._gaps: deque[float] = deque(maxlen=self.patience)
 
     def _tell(self, finding: str, advice: str) -> None:
         if finding not in self._told:
@@ -227,13 +189,16 @@ class Doctor(pl.Callback):
         images, condition = pl_module.unpack(batch)
         if batch_idx == 0 and trainer.is_global_zero and len(images) > 1:
             with evaluation(pl_module, self.seed):
-                self._compare_samples(pl_module.sample(self.num_samples), images[:64])
+                # Samples of a Boltzmann machine are means, which are nearly equal where it has learnt little.
+                draw = pl_module.dream if isinstance(pl_module, Dreams) else pl_module.sample
+                self._compare_samples(draw(self.num_samples), images[:64])
         wanted = min(self.num_images - self._posteriors.count, len(images))
         if isinstance(pl_module, Encodes) and isinstance(pl_module, Decodes) and wanted > 0:
             with evaluation(pl_module, self.seed):
                 posterior = pl_module.encode(images[:wanted], first(condition, wanted))
                 with suppress(NotImplementedError):  # a posterior may have no mean in closed form
                     self._posteriors.add(posterior.mean, kl_per_unit(posterior, pl_module.prior))
+        self._look_at_machine(pl_module, images, batch_idx)
 
     def _compare_samples(self, samples: Tensor, images: Tensor) -> None:
         spread = sample_spread(samples, images)
@@ -247,6 +212,10 @@ class Doctor(pl.Callback):
         )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._judge_posteriors(pl_module)
+        self._judge_hidden_units(pl_module)
+
+    def _judge_posteriors(self, pl_module: pl.LightningModule) -> None:
         posteriors, self._posteriors = self._posteriors, Posteriors()
         if posteriors.count < 2:
             return
@@ -260,4 +229,71 @@ class Doctor(pl.Callback):
             f"{active} of {units} latent units are active, so the decoder hardly uses z: posterior collapse.{largest}"
             " Let the weight of the KL rise slowly (--model.kl_warmup_steps) or lower it (--model.kl_weight), make the"
             " decoder weaker or the encoder stronger, or take fewer latent units if the reconstructions are good.",
+        )
+
+    # ---- Boltzmann machines
+
+    def _look_at_machine(self, pl_module: GenerativeModel, images: Tensor, batch_idx: int) -> None:
+        wanted = self.num_images - self._hidden.count
+        if isinstance(pl_module, HasHiddenUnits) and wanted > 0:
+            with evaluation(pl_module, self.seed):
+                self._hidden.add(pl_module.hidden_probabilities(images[:wanted]))
+                if isinstance(pl_module, HasFreeEnergy):
+                    self._free_energies.append(pl_module.free_energy(images[:wanted]).cpu())
+        if batch_idx == 0 and isinstance(pl_module, HasChains):
+            chains = pl_module.chain_images()
+            if chains is not None and len(chains) > 1 and len(images) > 1:
+                self._judge_chains(chains.detach().clone(), images)
+
+    def _judge_chains(self, chains: Tensor, images: Tensor) -> None:
+        before, self._chains = self._chains, chains
+        spread = sample_spread(chains, images)
+        same = before is not None and before.shape == chains.shape
+        moved = distance_moved(before, chains) if before is not None and same else 1.0
+        self._tell_if_lasting(
+            "chains",
+            spread < 0.2 or moved < 0.2,
+            f"the persistent chains do not mix: they differ among themselves {spread:.2g} times as much as images do,"
+            f" and came {moved:.2g} times as far since the last validation as two of them are apart. The gradient then"
+            " pushes against a few of the model's beliefs, over and over. Lower the learning rate, or let the chains"
+            " run further in each step (--model.negative_phase.steps).",
+        )
+
+    def _judge_hidden_units(self, pl_module: pl.LightningModule) -> None:
+        hidden, self._hidden = self._hidden, HiddenUnits()
+        if not hidden.count:
+            return
+        dead, saturated = int(hidden.dead().sum()), int(hidden.saturated().sum())
+        units = len(hidden.dead())
+        pl_module.log("val/active_hidden_units", float(units - dead - saturated), sync_dist=True)
+        self._tell_if_lasting(
+            "hidden",
+            dead + saturated >= 0.5 * units and hidden.count >= FEWEST_IMAGES,
+            f"of {units} hidden units {dead} are off and {saturated} on for every image, so that they tell nothing of"
+            " it. Early steps may have been too large: lower the learning rate or the momentum, start from smaller"
+            " weights, or take fewer hidden units if the samples are good.",
+        )
+        largest = max(float(weight.detach().abs().max()) for weight in pl_module.parameters() if weight.ndim > 1)
+        self._tell_if_lasting(
+            "weights",
+            largest > LARGEST_WEIGHT,
+            f"the largest weight is {largest:.3g}: weights explode, as they do under contrastive divergence when the"
+            " negative phase does not reach the states that the model believes in. Take more Gibbs steps or persistent"
+            " chains, lower the learning rate, or decay the weights (weight_decay of the optimizer).",
+        )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        free_energies, self._free_energies = self._free_energies, []
+        gap = trainer.callback_metrics.get("val/free_energy_gap")
+        if gap is None or sum(map(len, free_energies)) < 2:
+            return
+        spread = torch.cat(free_energies).double().std().item()
+        grows = bool(self._gaps) and gap.item() > min(self._gaps) + 0.1 * spread
+        self._gaps.append(gap.item())
+        self._tell_if_lasting(
+            "gap",
+            grows and gap.item() > 0.5 * spread,
+            f"the free energy of validation images is {gap.item():.3g} nats above that of training images, and the"
+            f" gap grows; among themselves images differ by {spread:.3g}. The model learns its training images by"
+            " heart: decay the weights (weight_decay of the optimizer), take fewer hidden units, or stop earlier.",
         )

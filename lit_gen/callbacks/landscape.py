@@ -10,7 +10,7 @@ from lit_gen.callbacks.charts import Chart, Color, Panel, ticks
 from lit_gen.callbacks.evaluation import FirstBatchCallback, positive
 from lit_gen.callbacks.logging import log_image
 from lit_gen.callbacks.trajectory import spread
-from lit_gen.models.base import Dreams
+from lit_gen.models.base import Dreams, HasFreeEnergy
 
 IMAGES: Color = (31, 119, 180)
 DREAMS: Color = (225, 105, 20)
@@ -68,7 +68,7 @@ class EnergyLandscape(FirstBatchCallback):
         seed: of the dreams.
     """
 
-    capability = Dreams
+    capability = HasFreeEnergy
 
     def __init__(
         self, num_images: int = 100, steps: int = 25, rows: int = 8, every_n_epochs: int = 5, seed: int = 0
@@ -80,6 +80,9 @@ class EnergyLandscape(FirstBatchCallback):
         self.steps = steps
         self.rows = rows
         self._looks: list[Look] = []
+
+    def applies(self, pl_module: pl.LightningModule) -> bool:
+        return super().applies(pl_module) and isinstance(pl_module, Dreams)
 
     def state_dict(self) -> dict[str, Any]:
         return {"looks": [tuple(look) for look in self._looks]}

@@ -97,7 +97,7 @@ class HasFreeEnergy(ABC):
         )
 
 
-class Dreams(HasFreeEnergy):
+class Dreams(ABC):
     """Draws images as it believes them to be: those whose mean a sample shows."""
 
     @abstractmethod
@@ -163,6 +163,22 @@ class EstimatesLogLikelihood(ABC):
         Returns:
             ``(B,)`` nats, in float64.
         """
+
+
+class HasHiddenUnits(ABC):
+    """Has binary hidden units that images switch on."""
+
+    @abstractmethod
+    def hidden_probabilities(self, images: Tensor) -> Tensor:
+        """p(h = 1 given the image), or its mean-field estimate: ``(B, C, H, W) -> (B, units)``, all layers in a row."""
+
+
+class HasChains(ABC):
+    """May be trained with Markov chains that outlive a training step."""
+
+    @abstractmethod
+    def chain_images(self) -> Tensor | None:
+        """What the chains of this process believe now, ``(num_chains, C, H, W)``; None where there are no chains."""
 
 
 class HasFilters(ABC):

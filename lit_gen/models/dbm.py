@@ -30,7 +30,17 @@ from lit_gen.inference import (
     run_chain,
 )
 from lit_gen.models.annealed_dbm import AnnealedDBM
-from lit_gen.models.base import BoundsFreeEnergy, EstimatesPartition, Frame, HasFilters, HasTrajectory, Reconstructs
+from lit_gen.models.base import (
+    BoundsFreeEnergy,
+    Dreams,
+    EstimatesPartition,
+    Frame,
+    HasChains,
+    HasFilters,
+    HasHiddenUnits,
+    HasTrajectory,
+    Reconstructs,
+)
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import NegativePhaseFactory, PersistentContrastiveDivergence
 from lit_gen.models.optimizers import FusedSGD
@@ -45,7 +55,18 @@ LONGEST_MEAN_FIELD = 200
 """Updates after which evaluation takes the mean field as it is."""
 
 
-class DBM(StagedModel, EnergyModel, EstimatesPartition, BoundsFreeEnergy, HasTrajectory, HasFilters, Reconstructs):
+class DBM(
+    StagedModel,
+    EnergyModel,
+    EstimatesPartition,
+    BoundsFreeEnergy,
+    Dreams,
+    HasHiddenUnits,
+    HasTrajectory,
+    HasChains,
+    HasFilters,
+    Reconstructs,
+):
     """Deep Boltzmann machine with any number of binary hidden layers.
 
     E(v, h) = energy(v) - scale(v) W_1 h_1 - sum_l h_l W_(l+1) h_(l+1) - sum_l c_l h_l.
@@ -320,6 +341,10 @@ class DBM(StagedModel, EnergyModel, EstimatesPartition, BoundsFreeEnergy, HasTra
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
         return self.visible_mean(self.gibbs(self.noise(num_samples), self.sample_steps)[1])
 
+    @torch.no_grad()
+    def dream(self, num_samples: int) -> Tensor:
+        return self.gibbs(self.noise(num_samples), self.sample_steps)[0].unflatten(1, self.image_shape)
+
     def trajectory(self, num_samples: int, condition: Any = None) -> Iterator[Frame]:
         """The dream of the chains: P(v given h_1) after each Gibbs step."""
         for state in chain(self.sweep, self.noise(num_samples), self.sample_steps):
@@ -329,6 +354,13 @@ class DBM(StagedModel, EnergyModel, EstimatesPartition, BoundsFreeEnergy, HasTra
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
         """P(v given h_1) at the mean field, ``(B, C, H, W)`` in [0, 1]."""
         return self.visible_mean(self.mean_field(images)[0]).float()
+
+    def hidden_probabilities(self, images: Tensor) -> Tensor:
+        return torch.cat(self.mean_field(images), 1)
+
+    def chain_images(self) -> Tensor | None:
+        chains = self.negative_phase.chains if self.current_stage.name == "joint" else None
+        return None if chains is None else chains[0].unflatten(1, self.image_shape)
 
     def filters(self) -> Tensor:
         """The weights of each unit of the first layer, ``(H_1, C, H, W)``."""

@@ -34,8 +34,10 @@ from lit_gen.models.base import (
     EstimatesLogLikelihood,
     EstimatesPartition,
     Frame,
+    HasChains,
     HasFilters,
     HasFreeEnergy,
+    HasHiddenUnits,
     HasTrajectory,
     Reconstructs,
 )
@@ -54,7 +56,9 @@ class RBM(
     EstimatesLogLikelihood,
     Dreams,
     HasFreeEnergy,
+    HasHiddenUnits,
     HasTrajectory,
+    HasChains,
     HasFilters,
     Reconstructs,
 ):
@@ -255,6 +259,13 @@ class RBM(
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
         """P(v given h) at the probabilities of the hidden units, ``(B, C, H, W)`` in [0, 1]."""
         return self.visible_mean(self.features(images, condition)).float()
+
+    def hidden_probabilities(self, images: Tensor) -> Tensor:
+        return self.features(images)
+
+    def chain_images(self) -> Tensor | None:
+        chains = self.negative_phase.chains
+        return None if chains is None else self.machine.visible.decode(chains[0]).unflatten(1, self.image_shape)
 
     def filters(self) -> Tensor:
         """The weights of each hidden unit, ``(num_hidden, C, H, W)``."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from lit_gen.callbacks import BestAndLast, Doctor
-from lit_gen.callbacks.doctor import Posteriors, jumped, kl_per_unit, sample_spread
+from lit_gen.callbacks.symptoms import Posteriors, jumped, kl_per_unit, sample_spread
 from lit_gen.models import VAE
 from lit_gen.networks import DiscretizedLogisticLikelihood
 from tests.callbacks.tiny import SHAPE, data, small, trainer, vae

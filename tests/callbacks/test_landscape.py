@@ -110,6 +110,11 @@ def test_axes() -> None:
     red = near((chart.tensor() * 255).byte().permute(1, 2, 0).numpy(), (255, 0, 0))
     assert red[40, 12:88].all()
     assert not red[30].any()
+    panel.band([1, 3], [-1, -1], [1, 1], (0, 0, 255), 0.5)
+    colors = (chart.tensor() * 255).round().int()
+    assert colors[:, 30, 50].tolist() == pytest.approx([127, 127, 255], abs=2)
+    assert colors[:, 30, 20].tolist() == [255, 255, 255]
+    assert colors[:, 15, 50].tolist() == [255, 255, 255]
 
 
 def test_pseudo_likelihood_is_logged(tmp_path: Path) -> None:
