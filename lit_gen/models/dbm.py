@@ -359,8 +359,8 @@ class DBM(
         return torch.cat(self.mean_field(images), 1)
 
     def chain_images(self) -> Tensor | None:
-        chains = self.negative_phase.chains if self.current_stage.name == "joint" else None
-        return None if chains is None else chains[0].unflatten(1, self.image_shape)
+        units = self.negative_phase.model_chains() if self.current_stage.name == "joint" else None
+        return None if units is None else units.unflatten(1, self.image_shape)
 
     def filters(self) -> Tensor:
         """The weights of each unit of the first layer, ``(H_1, C, H, W)``."""

@@ -264,8 +264,8 @@ class RBM(
         return self.features(images)
 
     def chain_images(self) -> Tensor | None:
-        chains = self.negative_phase.chains
-        return None if chains is None else self.machine.visible.decode(chains[0]).unflatten(1, self.image_shape)
+        units = self.negative_phase.model_chains()
+        return None if units is None else self.machine.visible.decode(units).unflatten(1, self.image_shape)
 
     def filters(self) -> Tensor:
         """The weights of each hidden unit, ``(num_hidden, C, H, W)``."""

@@ -122,8 +122,8 @@ def test_overfitting(start: float, rise: float, found: bool, tmp_path: Path, cap
 
         unknown = 0.0
 
-        def free_energy(self, images: torch.Tensor, condition: Any = None) -> torch.Tensor:
-            return super().free_energy(images, condition) + self.unknown
+        def visible_free_energy(self, visible: torch.Tensor) -> torch.Tensor:
+            return super().visible_free_energy(visible) + self.unknown
 
         def on_validation_epoch_start(self) -> None:
             self.unknown = 0.0
