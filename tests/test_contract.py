@@ -15,6 +15,7 @@ import lit_gen.models
 from lit_gen.data import Synthetic
 from lit_gen.models import (
     DBM,
+    DBN,
     RBM,
     VAE,
     Classifier,
@@ -69,6 +70,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ClassRBM": lambda: ClassRBM(SHAPE, 3, 8, negative_phase=persistent, sample_steps=5),
     "RBM-gaussian-pcd": lambda: RBM(SHAPE, 8, GaussianVisible, persistent, sample_steps=5),
     "DBM": lambda: DBM(SHAPE, [8, 6], negative_phase=persistent, pretraining_epochs=1, sample_steps=5),
+    "DBN": lambda: DBN(SHAPE, [8, 6], negative_phase=persistent, pretraining_epochs=1, sample_steps=5),
+    "DBN-up-down": lambda: DBN(SHAPE, [6, 70, 4], GaussianVisible, persistent, 1, finetuning_epochs=1, sample_steps=5),
     "DBM-three-layers": lambda: DBM(SHAPE, [8, 6, 4], GaussianVisible, pretraining_epochs=1, sample_steps=5),
 }
 

@@ -5,6 +5,7 @@ from lit_gen.models.checkpoint import load_model
 from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
 from lit_gen.models.dbm import DBM
+from lit_gen.models.dbn import DBN
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import (
     ContrastiveDivergence,
@@ -21,6 +22,7 @@ from lit_gen.models.vae import VAE
 
 __all__ = [
     "DBM",
+    "DBN",
     "RBM",
     "VAE",
     "ClassRBM",

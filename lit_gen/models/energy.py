@@ -5,14 +5,13 @@ from collections import deque
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_gen.models.base import Batch, GenerativeModel
 from lit_gen.models.capabilities import HasFreeEnergy, Reconstructs
-from lit_gen.models.negative_phase import NegativePhaseFactory
+from lit_gen.models.negative_phase import NegativePhaseFactory, load_own_state, states_of_all_processes
 from lit_gen.models.optimizers import groups_by_decay
 from lit_gen.networks import Shape, State, build
 from lit_gen.objectives import EnergyTerms, energy_difference
@@ -154,17 +153,8 @@ class EnergyModel(GenerativeModel):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        own = move_data_to_device(self.negative_phase.state(), "cpu")
-        gathered = [own]
-        if self._trainer is not None and self.trainer.world_size > 1:
-            gathered = [own] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, own)
-        checkpoint["negative_phase"] = gathered
+        checkpoint["negative_phase"] = states_of_all_processes(self.negative_phase, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.negative_phase.set_epoch(checkpoint.get("epoch", 0))
-        gathered = checkpoint.get("negative_phase")
-        if gathered:
-            # With more processes than before, some start from equal chains and part at once by their own noise.
-            own = gathered[self.global_rank % len(gathered)]
-            self.negative_phase.load_state(move_data_to_device(own, self.device))
+        load_own_state(self.negative_phase, self, checkpoint.get("negative_phase"))

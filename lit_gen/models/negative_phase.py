@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, Protocol
 
+import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from lit_gen.inference import AnnealedPath
@@ -290,3 +292,20 @@ def swap_probability(path: AnnealedPath[State], hot: State, cold: State, beta: f
 
 
 NegativePhaseFactory = Callable[[], NegativePhase]
+
+
+def states_of_all_processes(phase: NegativePhase, model: pl.LightningModule) -> list[dict[str, Any]]:
+    """What the negative phase of each process must remember, for the checkpoint; every process has to call this."""
+    own = move_data_to_device(phase.state(), "cpu")
+    gathered = [own]
+    if model._trainer is not None and model.trainer.world_size > 1:
+        gathered = [own] * model.trainer.world_size
+        torch.distributed.all_gather_object(gathered, own)
+    return gathered
+
+
+def load_own_state(phase: NegativePhase, model: pl.LightningModule, gathered: list[dict[str, Any]] | None) -> None:
+    """Go on from the part of this process in what :func:`states_of_all_processes` gave, if there is any."""
+    if gathered:
+        # With more processes than before, some start from equal chains and part at once by their own noise.
+        phase.load_state(move_data_to_device(gathered[model.global_rank % len(gathered)], model.device))
