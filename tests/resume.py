@@ -63,7 +63,6 @@ def fit(
     **arguments: Any,
 ) -> pl.Trainer:
     """Fit with the callbacks that a run of the command line has for resuming."""
-    monitor = model.monitor if isinstance(model, LitGenModule) else "val/loss"
     trainer = pl.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -72,7 +71,7 @@ def fit(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[recorder, *callbacks, BestAndLast(monitor, every_n_train_steps=2), ExactResume()],
+        callbacks=[recorder, *callbacks, BestAndLast(every_n_train_steps=2), ExactResume()],
         plugins=[AtomicCheckpointIO()],
         **{"max_epochs": 2, **arguments},
     )

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_gen.callbacks.evaluation import has_validation, positive
+from lit_gen.models.base import LitGenModule
 
 
 def misspelt(monitor: str, logged: Iterable[str]) -> str | None:
@@ -46,8 +47,9 @@ class BestAndLast(ModelCheckpoint):
     goes on from one of them. A ``monitor`` that looks like a misspelt name is refused after the first validation.
 
     Args:
-        monitor: logged value that says which is best; None: the newest is.
-        mode: whether the best is the smallest or the largest.
+        monitor: logged value that says which is best; ``model``: the one that the model names, with its mode, or where
+            it names none the newest; None: the newest.
+        mode: whether the best is the smallest or the largest; None: as the model says, or the smallest.
         save_top_k: number of best checkpoints to keep.
         every_n_train_steps: rewrite ``last.ckpt`` after this many steps too, for long epochs; None: only after epochs.
         dirpath: folder of the checkpoints; None: ``checkpoints`` in the run folder.
@@ -55,8 +57,8 @@ class BestAndLast(ModelCheckpoint):
 
     def __init__(
         self,
-        monitor: str | None = "val/loss",
-        mode: Literal["min", "max"] = "min",
+        monitor: str | None = "model",
+        mode: Literal["min", "max"] | None = None,
         save_top_k: int = 1,
         every_n_train_steps: int | None = None,
         dirpath: str | None = None,
@@ -65,7 +67,7 @@ class BestAndLast(ModelCheckpoint):
             dirpath=dirpath,
             filename="epoch{epoch:03d}-step{step:07d}",
             monitor=monitor,
-            mode=mode,
+            mode=mode or "min",
             save_top_k=save_top_k,
             save_last=True,
             auto_insert_metric_name=False,  # a slash in the name of a metric would make folders
@@ -74,6 +76,7 @@ class BestAndLast(ModelCheckpoint):
         self.last_every_n_train_steps = (
             None if every_n_train_steps is None else positive("every_n_train_steps", every_n_train_steps)
         )
+        self._mode_given = mode is not None
         self._missed = False
         self._validated = False
 
@@ -81,6 +84,20 @@ class BestAndLast(ModelCheckpoint):
     def state_key(self) -> str:
         # Not the parent's, which names the monitor: that one changes in a run without validation.
         return f"ModelCheckpoint[{type(self).__qualname__}]"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.monitor == "model":
+            self.monitor, mode = "val/loss", "min"
+            if isinstance(pl_module, LitGenModule):
+                self.monitor, mode = pl_module.monitor, pl_module.monitor_mode
+            if not self._mode_given and mode != self.mode:
+                self.mode, self.kth_value = mode, -self.kth_value
+            if self.monitor is None and self.save_top_k > 1:
+                raise ValueError(
+                    f"save_top_k={self.save_top_k} needs a value to choose by, and {type(pl_module).__name__} names"
+                    " none: set monitor"
+                )
+        super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # A resumed run has a folder of its own. The parent would forget the best so far and take the next for it.

@@ -33,10 +33,10 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
     """Checkpoints, exact resume and the doctor, and what shows and measures all that the model can do.
 
     Args:
-        model: decides by its capabilities, and by its ``monitor`` and ``monitor_mode`` which checkpoint is the best.
+        model: decides by its capabilities.
     """
     callbacks: list[pl.Callback] = [
-        BestAndLast(model.monitor, model.monitor_mode),
+        BestAndLast(),
         ExactResume(),
         ValidateAtEnd(),
         Doctor(),

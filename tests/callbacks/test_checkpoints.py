@@ -47,6 +47,21 @@ def test_mode_and_number(mode: Any, top: int, expected: set[int], tmp_path: Path
     assert set(kept.values()) == expected
 
 
+def test_the_model_names_what_is_best(tmp_path: Path) -> None:
+    class Newest(Worsening):
+        monitor = None
+
+    class Largest(Worsening):
+        monitor_mode = "max"
+
+    for kind, expected in ((Newest, 3), (Largest, 3), (Worsening, 1)):
+        keeper = BestAndLast()
+        trainer(tmp_path / kind.__name__, keeper, max_epochs=4).fit(kind(SHAPE, 2, small, small), data())
+        assert torch.load(keeper.best_model_path, weights_only=True)["epoch"] == expected
+    with pytest.raises(ValueError, match="save_top_k=2 needs a value to choose by, and Newest names none"):
+        trainer(tmp_path / "two", BestAndLast(save_top_k=2)).fit(Newest(SHAPE, 2, small, small), data())
+
+
 @NO_VALIDATION
 def test_best_without_validation_is_the_newest(tmp_path: Path) -> None:
     keeper = BestAndLast()
