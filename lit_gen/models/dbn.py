@@ -330,7 +330,7 @@ class DBN(StagedModel, EstimatesPartition, BoundsFreeEnergy, HasTrajectory, HasF
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for phase, gathered in zip(self.negative_phases, checkpoint.get("negative_phases", []), strict=False):
-            phase.set_epoch(self.epoch_of_stage(checkpoint["epoch"]))
+            phase.set_epoch(self.epoch_of_stage(checkpoint.get("epoch", 0)))
             load_own_state(phase, self, gathered)
 
     # ---- the partition function of the top machine
