@@ -2,6 +2,7 @@
 
 from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
+from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
 from lit_gen.networks.likelihood import (
     BernoulliLikelihood,
     DiscretizedLogisticLikelihood,
@@ -21,6 +22,7 @@ __all__ = [
     "BernoulliVisible",
     "BoltzmannLayer",
     "CategoricalVisible",
+    "ConvBoltzmannLayer",
     "ConvDecoder",
     "ConvEncoder",
     "DiscretizedLogisticLikelihood",

@@ -68,18 +68,56 @@ class CategoricalVisible(LinearVisible):
         return one_hot(chosen, self.levels).flatten(-2).to(natural[0].dtype)
 
 
+class RepeatedLabel(LinearVisible):
+    """A label in several copies with common weights, each a softmax group of its own; units count them: ``(B, K)``.
+
+    The more copies, the louder the label beside many other units. As weights and biases are common, only the number of
+    copies of each class matters to the energy; ``log_normalizer`` sums over the copies, of which each is a unit.
+
+    Args:
+        num_classes: K.
+        copies: number of copies, to which the counts of a label add up.
+    """
+
+    def __init__(self, num_classes: int, copies: int) -> None:
+        super().__init__((num_classes,))
+        if copies < 1:
+            raise ValueError(f"copies of the label must be at least 1, got {copies}")
+        self.copies = copies
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    @torch.no_grad()
+    def initialize(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Logarithms of the frequencies, with one image of every class added to the count."""
+        self.bias.copy_(torch.log((mean / self.copies * count + 1) / (count + self.num_units)))
+
+    def base(self, mean: Tensor, variance: Tensor) -> Natural:
+        return (torch.log(mean / self.copies + 0.05),)
+
+    def log_normalizer(self, natural: Natural) -> Tensor:
+        return self.copies * natural[0].logsumexp(-1)
+
+    def mean(self, natural: Natural) -> Tensor:
+        return self.copies * torch.softmax(natural[0], -1)
+
+    def sample(self, natural: Natural) -> Tensor:
+        drawn = torch.multinomial(torch.softmax(natural[0], -1), self.copies, replacement=True)
+        return one_hot(drawn, self.num_units).sum(-2).to(natural[0].dtype)
+
+
 class LabelledVisible(VisibleLayer):
-    """An image and, after it, its label as one softmax group (Larochelle & Bengio 2008; Hinton 2010, section 16).
+    """An image and, after it, its label as a softmax group (Larochelle & Bengio 2008; Hinton 2010, section 16).
 
     Args:
         image: the layer of the pixels.
         num_classes: number of labels.
+        copies: of the label; see :class:`RepeatedLabel`.
     """
 
-    def __init__(self, image: VisibleLayer, num_classes: int) -> None:
+    def __init__(self, image: VisibleLayer, num_classes: int, copies: int = 1) -> None:
         super().__init__((image.num_units + num_classes,))
         self.image = image
-        self.label = CategoricalVisible((1,), num_classes)
+        self.label = CategoricalVisible((1,), num_classes) if copies == 1 else RepeatedLabel(num_classes, copies)
         self.is_density = image.is_density
         self.needs_binary = image.needs_binary
 
