@@ -24,6 +24,8 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     data = config["data"] if isinstance(config["data"], dict) else {"class_path": config["data"]}
     kept = {"binarization": data.get("init_args", {}).get("binarization", "none"), "batch_size": 8}
     shape = [3, 32, 32] if data["class_path"] in ("CIFAR10", "ImageFolder") else [1, 28, 28]
+    if config["model"]["class_path"] == "ShapeNets3D":
+        shape = [1, 24, 24, 24]
     sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}
     config["data"] = {"class_path": "Synthetic", "init_args": {**kept, **sizes}}
     config["trainer"]["default_root_dir"] = str(folder / "runs")
@@ -33,6 +35,11 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         # Every stage of a staged model.
         arguments["pretraining_epochs"] = 1
         words.append(f"--trainer.max_epochs={len(arguments['hidden_dims']) + 1}")
+    if "conv_epochs" in arguments:
+        small = {"conv_epochs": 1, "dense_epochs": 1, "kernel_sizes": [6, 4, 3], "sample_steps": 3}
+        config["model"]["init_args"] = {**arguments, **small}
+        config["trainer"]["callbacks"] = [{"class_path": "Completion", "init_args": {"steps": 2}}]
+        words.append(f"--trainer.max_epochs={len(arguments['channels']) + 2}")
     if config["model"]["class_path"] in ENERGIES:
         # The published number of temperatures takes minutes, and says nothing of the config.
         short = {"num_chains": 4, "num_temperatures": 5, "burn_in": 2}

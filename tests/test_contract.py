@@ -22,11 +22,13 @@ from lit_gen.models import (
     ClassRBM,
     EnergyModel,
     PersistentContrastiveDivergence,
+    ShapeNets3D,
     StagedModel,
     load_model,
 )
 from lit_gen.models.base import (
     BoundsFreeEnergy,
+    CompletesShapes,
     Conditional,
     Decodes,
     Encodes,
@@ -53,7 +55,8 @@ from tests.conditional import ClassVAE
 from tests.movements import Movements
 from tests.resume import assert_exact_resume
 
-SHAPE = (1, 8, 8)
+SHAPE: Shape = (1, 8, 8)
+VOXELS: Shape = (1, 8, 8, 8)
 
 
 def small(input_shape: Shape, output_shape: Shape) -> MLP:
@@ -73,7 +76,31 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "DBN": lambda: DBN(SHAPE, [8, 6], negative_phase=persistent, pretraining_epochs=1, sample_steps=5),
     "DBN-up-down": lambda: DBN(SHAPE, [6, 70, 4], GaussianVisible, persistent, 1, finetuning_epochs=1, sample_steps=5),
     "DBM-three-layers": lambda: DBM(SHAPE, [8, 6, 4], GaussianVisible, pretraining_epochs=1, sample_steps=5),
+    "ShapeNets3D": lambda: shapenets(),
 }
+
+
+def shapenets() -> ShapeNets3D:
+    return ShapeNets3D(
+        VOXELS,
+        3,
+        channels=[4, 6],
+        kernel_sizes=[4, 2],
+        strides=[2, 1],
+        fully_connected=8,
+        top=10,
+        conv_epochs=1,
+        dense_epochs=1,
+        top_epochs=1,
+        fine_tuning_epochs=1,
+        sparsity_targets=0.1,
+        sparsity_costs=0.1,
+        sample_steps=5,
+    )
+
+
+def shape_of(name: str) -> Shape:
+    return VOXELS if name == "ShapeNets3D" else SHAPE
 
 
 def persistent() -> PersistentContrastiveDivergence:
@@ -93,8 +120,8 @@ def epochs(model: LitGenModule) -> int:
     return sum(stage.epochs or 2 for stage in model.stages) if isinstance(model, StagedModel) else 2
 
 
-def data() -> Synthetic:
-    return Synthetic(image_shape=SHAPE, num_classes=3, num_train=60, num_val=20, num_test=20, batch_size=10)
+def data(shape: Shape = SHAPE) -> Synthetic:
+    return Synthetic(image_shape=shape, num_classes=3, num_train=60, num_val=20, num_test=20, batch_size=10)
 
 
 def trainer(folder: Path, **arguments: Any) -> pl.Trainer:
@@ -123,29 +150,30 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
     model = MODELS[name]()
     before = {key: value.clone() for key, value in model.named_parameters()}
     run = trainer(tmp_path, max_epochs=epochs(model), precision=precision)
-    run.fit(model, data())
+    shape = shape_of(name)
+    run.fit(model, data(shape))
     assert run.global_step == 6 * epochs(model), "one batch is one step"
     for key, value in model.named_parameters():
         assert not torch.equal(value, before[key]), f"{key} never moved"
         assert value.dtype is torch.float32
     assert run.callback_metrics["val/loss"].isfinite()
-    results = run.test(model, data(), verbose=False)[0]
+    results = run.test(model, data(shape), verbose=False)[0]
     assert results["test/loss"] == pytest.approx(results["test/loss"])
     run.save_checkpoint(tmp_path / "model.ckpt")
     loaded = load_model(tmp_path / "model.ckpt")
     assert type(loaded) is type(model)
     assert not loaded.training
     model.eval()
-    images, target = next(iter(prepared().test_dataloader()))
+    images, target = next(iter(prepared(shape).test_dataloader()))
     condition = model.target_condition(target) if isinstance(model, Conditional) else None
     if isinstance(model, GenerativeModel):
         check_samples(model, loaded, run)
     if isinstance(model, Decodes):
         z = model.prior.sample(torch.Size([3]))
         assert z.shape == (3, *model.latent_shape)
-        check_images(model.decode_images(z, None if condition is None else condition[:3]), 3)
+        check_images(model.decode_images(z, None if condition is None else condition[:3]), 3, shape)
     if isinstance(model, Reconstructs):
-        check_images(model.reconstruct(images, condition), len(images))
+        check_images(model.reconstruct(images, condition), len(images), shape)
     if isinstance(model, Encodes) and isinstance(model, Decodes):
         assert model.encode(images, condition).event_shape == model.latent_shape
     if isinstance(model, HasLowerBound):
@@ -155,10 +183,12 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
     if isinstance(model, BoundsFreeEnergy):
         assert model.free_energy_bound(images).shape == (len(images),)
     if isinstance(model, HasFilters):
-        assert model.filters().shape[1:] == SHAPE
+        assert model.filters().shape[1:] == shape
+    if isinstance(model, CompletesShapes):
+        check_images(model.complete(images, images > 0.5, 2, 2), len(images), shape)
     if isinstance(model, HasTrajectory):
         frames = list(model.trajectory(2))
-        check_images(frames[-1].images, 2)
+        check_images(frames[-1].images, 2, shape)
     if isinstance(model, EstimatesPartition):
         for estimate in (model.log_partition_ais(5, 10), model.log_partition_reverse_ais(images, 10, 2)):
             assert isfinite(estimate.log_partition)
@@ -170,15 +200,15 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
         assert model.energy(state).shape == model.data_energy(images).shape == (len(images),)
 
 
-def prepared() -> Synthetic:
-    module = data()
+def prepared(shape: Shape) -> Synthetic:
+    module = data(shape)
     module.prepare_data()
     module.setup("test")
     return module
 
 
-def check_images(images: Tensor, count: int) -> None:
-    assert images.shape == (count, *SHAPE)
+def check_images(images: Tensor, count: int, shape: Shape) -> None:
+    assert images.shape == (count, *shape)
     assert images.dtype is torch.float32
     assert images.isfinite().all()
     assert images.min() >= 0
@@ -187,11 +217,12 @@ def check_images(images: Tensor, count: int) -> None:
 
 def check_samples(model: GenerativeModel, loaded: LitGenModule, run: pl.Trainer) -> None:
     assert isinstance(loaded, GenerativeModel)
+    shape = model.image_shape
     torch.manual_seed(3)
     ours = model.sample(4)
     torch.manual_seed(3)
     assert torch.equal(loaded.sample(4), ours)
-    check_images(ours, 4)
+    check_images(ours, 4, shape)
     assert not ours.requires_grad
     assert len({tuple(image.flatten().tolist()) for image in ours}) > 1, "all samples are the same"
     # `sample` leaves mode and seed to its caller.
@@ -202,21 +233,21 @@ def check_samples(model: GenerativeModel, loaded: LitGenModule, run: pl.Trainer)
     if not isinstance(model, Conditional):
         with pytest.raises(ValueError, match="takes no condition"):
             model.sample(1, condition=torch.zeros(1))
-    predictions = run.predict(model, data())
+    predictions = run.predict(model, data(shape))
     assert predictions is not None
-    check_images(torch.cat(predictions), 20)
+    check_images(torch.cat(predictions), 20, shape)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_interrupted_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
-    assert_exact_resume(MODELS[name], data, tmp_path, max_epochs=epochs(MODELS[name]()))
+    assert_exact_resume(MODELS[name], lambda: data(shape_of(name)), tmp_path, max_epochs=epochs(MODELS[name]()))
 
 
 @pytest.mark.parametrize("name", [name for name, make in MODELS.items() if isinstance(make(), StagedModel)])
 def test_each_stage_moves_the_parameters_it_names(name: str, tmp_path: Path) -> None:
     model, movements = MODELS[name](), Movements()
     assert isinstance(model, StagedModel)
-    trainer(tmp_path, max_epochs=epochs(model), callbacks=[movements]).fit(model, data())
+    trainer(tmp_path, max_epochs=epochs(model), callbacks=[movements]).fit(model, data(shape_of(name)))
     names = {parameter: name for name, parameter in model.named_parameters()}
     for epoch, moved in enumerate(movements.moved):
         stage = model.stages[model.stage_at(epoch)]

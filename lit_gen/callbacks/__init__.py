@@ -3,6 +3,7 @@
 from lit_gen.callbacks.checkpoint_io import AtomicCheckpointIO
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.compile import Compile
+from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.config import RunConfig
 from lit_gen.callbacks.defaults import default_callbacks
 from lit_gen.callbacks.doctor import Doctor
@@ -27,6 +28,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "BestAndLast",
     "Compile",
+    "Completion",
     "Doctor",
     "EnergyLandscape",
     "ExactResume",

@@ -3,6 +3,7 @@
 import lightning.pytorch as pl
 
 from lit_gen.callbacks.checkpoints import BestAndLast
+from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.landscape import EnergyLandscape
@@ -16,6 +17,7 @@ from lit_gen.callbacks.validation import ValidateAtEnd
 from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter
 from lit_gen.models.base import (
+    CompletesShapes,
     Decodes,
     Dreams,
     EstimatesPartition,
@@ -53,6 +55,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(Trajectory())
         if isinstance(model, HasLowerBound):
             callbacks.append(ImportanceBound())
+        if isinstance(model, CompletesShapes):
+            callbacks.append(Completion())
         if isinstance(model, Dreams) and isinstance(model, HasFreeEnergy):
             callbacks.append(EnergyLandscape())
         if isinstance(model, HasFreeEnergy) and model.needs_binary:

@@ -17,6 +17,7 @@ from lit_gen.models.negative_phase import (
 from lit_gen.models.optimizers import FusedAdam, FusedSGD
 from lit_gen.models.rbm import RBM
 from lit_gen.models.schedules import GrowingSteps, MomentumSchedule
+from lit_gen.models.shapenets import ShapeNets3D
 from lit_gen.models.staged import Stage, StagedModel
 from lit_gen.models.vae import VAE
 
@@ -40,6 +41,7 @@ __all__ = [
     "NegativePhase",
     "ParallelTempering",
     "PersistentContrastiveDivergence",
+    "ShapeNets3D",
     "Stage",
     "StagedModel",
     "load_model",

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lit_gen.inference import PartitionEstimate, Progress, stochastic_pseudo_log_likelihood
+from lit_gen.inference.depth import View, observe_depth
 
 
 class Frame(NamedTuple):
@@ -27,6 +28,28 @@ class Reconstructs(ABC):
     @abstractmethod
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
         """``(B, C, H, W)`` in [0, 1] -> the same shape and range."""
+
+
+class CompletesShapes(ABC):
+    """Completes voxels of which only a part has been seen."""
+
+    @abstractmethod
+    def complete(self, voxels: Tensor, observed: Tensor, num_particles: int = 9, steps: int = 50) -> Tensor:
+        """Probabilities of the voxels that have not been seen, beside those that have.
+
+        Args:
+            voxels: ``(B, 1, D, H, W)`` in [0, 1]; what they are where they are not observed does not matter.
+            observed: of the same shape, bool: which of them are known; they are never changed.
+            num_particles: guesses for each shape, whose mean is returned.
+            steps: updates of each guess.
+
+        Returns:
+            ``(B, 1, D, H, W)`` in [0, 1].
+        """
+
+    def observe(self, voxels: Tensor, view: View) -> Tensor:
+        """Which voxels a depth camera sees, as bool: see :func:`~lit_gen.inference.depth.observe_depth`."""
+        return observe_depth(voxels, view).observed
 
 
 class Encodes(ABC):
