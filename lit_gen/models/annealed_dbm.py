@@ -50,7 +50,8 @@ class AnnealedDBM(AnnealedPath[OddLayers]):
         """The state at the odd layers, ``(num_chains, H)`` each, from the bottom."""
         machine = self.machine
         units = dict(zip(machine.odd, odd, strict=True))
-        own = torch.stack([part @ self.biases[number - 1] for number, part in units.items()]).sum(0)
+        with torch.autocast(odd[0].device.type, enabled=False):  # under bf16 the product would be nats off
+            own = torch.stack([part @ self.biases[number - 1] for number, part in units.items()]).sum(0)
         layers = [units.get(number, own) for number in range(len(machine.hidden_dims) + 1)]
         field = machine.field(units[1])
         natural = machine.visible.natural(field)

@@ -223,14 +223,15 @@ class DBM(
     def model_energy(self, state: State) -> Tensor:
         """-log of the sum of exp(-E) over the first, third, ... hidden layer, which makes its statistics exact."""
         visible, *hidden = state
-        layers = [self.visible.scale(visible), *hidden]
-        total = self.visible.energy(visible)
-        biases = self.hidden_biases()
-        for number in self.odd:
-            total = total - softplus(self.hidden_input(number, layers)).sum(1)
-        for number in self.even:
-            total = total - layers[number] @ biases[number - 1]
-        return total
+        with torch.autocast(visible.device.type, enabled=False):
+            layers = [self.visible.scale(visible), *hidden]
+            total = self.visible.energy(visible)
+            biases = self.hidden_biases()
+            for number in self.odd:
+                total = total - softplus(self.hidden_input(number, layers)).sum(1)
+            for number in self.even:
+                total = total - layers[number] @ biases[number - 1]
+            return total
 
     @property
     def odd(self) -> range:
@@ -417,8 +418,9 @@ class DBM(
             below, above = centres[number : number + 2]
             change = gradient(weight)
             change -= torch.outer(below, biases[number + 1]) + torch.outer(biases[number], above)
-            shifts[number] += change @ above
-            shifts[number + 1] += below @ change
+            with torch.autocast(change.device.type, enabled=False):  # a training step calls this under autocast
+                shifts[number] += change @ above
+                shifts[number + 1] += below @ change
         for bias, shift in zip(biases, shifts, strict=True):
             bias -= shift
 

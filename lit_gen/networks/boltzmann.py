@@ -88,8 +88,9 @@ class BoltzmannLayer(nn.Module):
             raise ValueError("this layer has no offsets to move; build it with centered=True")
         visible_step = rate * (visible - self.visible_offset)
         hidden_step = rate * (hidden - self.hidden_offset)
-        self.hidden_bias.add_(visible_step @ self.weight)
-        self.visible.absorb(self.weight @ hidden_step)
+        with torch.autocast(visible.device.type, enabled=False):  # a training step calls this under autocast
+            self.hidden_bias.add_(visible_step @ self.weight)
+            self.visible.absorb(self.weight @ hidden_step)
         self.visible_offset += visible_step
         self.hidden_offset += hidden_step
 
@@ -124,7 +125,8 @@ class BoltzmannLayer(nn.Module):
 
     def hidden_log_density(self, hidden: Tensor) -> Tensor:
         """log of the sum (or integral) over v of exp(-E(v, h)): ``(B, H) -> (B,)`` nats."""
-        return hidden @ self.free_hidden_bias() + self.visible.log_partition(self.field(hidden))
+        with torch.autocast(hidden.device.type, enabled=False):
+            return hidden @ self.free_hidden_bias() + self.visible.log_partition(self.field(hidden))
 
     def hidden_mean(self, visible: Tensor) -> Tensor:
         """p(h = 1 given v): ``(B, V) -> (B, H)``."""

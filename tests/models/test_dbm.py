@@ -250,6 +250,24 @@ def test_centred_gradient_is_that_of_centred_coordinates() -> None:
         torch.testing.assert_close(-step * gradient(bias), change, rtol=0, atol=1e-12)
 
 
+def test_autocast_changes_nothing() -> None:
+    """Training centres the gradient under the autocast of bf16-mixed, and callbacks anneal there."""
+    model = toy(centering=0.1).float()
+    state = tuple(part.float() for part in log_joint(toy())[1])
+    odd = binary_states(4).float()
+    gradients, values = [], []
+    for precise in (True, False):
+        model.zero_grad()
+        model.energy(state)[::7].sum().backward()
+        path = AnnealedDBM(model)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            model.centre_gradients()
+            values.append([path.log_density(path.state([odd]), 1.0), model.model_energy(state)])
+        gradients.append([gradient(part).clone() for part in [*model.weights, *model.biases]])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(values[1], values[0], rtol=0, atol=1e-5)
+
+
 def gradient(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad

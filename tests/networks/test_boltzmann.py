@@ -42,7 +42,8 @@ def move(machine: BoltzmannLayer) -> None:
     torch.manual_seed(1)
     for rate in (1.0, 0.3):
         size = machine.visible.num_units
-        machine.move_offsets(torch.rand(size).double(), torch.rand(machine.num_hidden).double(), rate)
+        means = torch.rand(size), torch.rand(machine.num_hidden)
+        machine.move_offsets(*(mean.to(machine.weight) for mean in means), rate)
 
 
 def test_moving_the_offsets_changes_no_probability() -> None:
@@ -114,3 +115,15 @@ def test_annealing_of_a_centred_machine() -> None:
 def test_a_layer_that_is_not_centred_has_no_offsets_to_move() -> None:
     with pytest.raises(ValueError, match="build it with centered=True"):
         toy().machine.move_offsets(torch.zeros(6), torch.zeros(4))
+
+
+def test_autocast_changes_nothing() -> None:
+    """A training step moves the offsets under the autocast of bf16-mixed, and callbacks look at the machine there."""
+    machine = centred_toy().float()
+    hidden = binary_states(4).float()
+    before = [machine.free_energy(IMAGES.float()), machine.hidden_log_density(hidden)]
+    with torch.autocast("cpu", torch.bfloat16):
+        move(machine)
+        after = [machine.free_energy(IMAGES.float()), machine.hidden_log_density(hidden)]
+    for ours, theirs in zip(after, before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
