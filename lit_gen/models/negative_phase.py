@@ -190,7 +190,9 @@ class FastPersistentContrastiveDivergence(PersistentContrastiveDivergence):
         for name, parameter in machine.named_parameters():
             if parameter.grad is not None:
                 before = self.fast[name].to(parameter) if name in self.fast else torch.zeros_like(parameter)
-                self.fast[name] = self.fast_decay * before - self.fast_lr * parameter.grad
+                # Where the scale of fp16 overflowed the optimizer leaves the step out, and so do the fast weights.
+                change = (self.fast_lr * parameter.grad).nan_to_num_(0.0, 0.0, 0.0)
+                self.fast[name] = self.fast_decay * before - change
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "fast": self.fast}

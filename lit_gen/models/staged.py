@@ -117,11 +117,19 @@ class StagedModel(GenerativeModel):
             values = self.stage_terms(stage, images, batch[1])
             optimizers[number].zero_grad()
             self.manual_backward(values["loss"])
+            self._keep_gradients(stage)
             with torch.no_grad():
                 self.after_backward(stage)
             optimizers[number].step()
         named = self.prefixed(stage, values)
         self.log_training(named, progress_bar=next(name for name in named if name.endswith("loss")))
+
+    def _keep_gradients(self, stage: Stage) -> None:
+        """Drop those of what the stage does not train: they would add up, and fast weights would follow them."""
+        trained = {id(parameter) for parameter in self.stage_parameters(stage)}
+        for parameter in self.parameters():
+            if id(parameter) not in trained:
+                parameter.grad = None
 
     def on_train_epoch_end(self) -> None:
         number = self.stage_at(self.current_epoch)

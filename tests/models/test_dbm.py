@@ -12,7 +12,13 @@ from torch import Tensor
 
 from lit_gen.data import Digits, Synthetic
 from lit_gen.inference import binary_states
-from lit_gen.models import DBM, ContrastiveDivergence, PersistentContrastiveDivergence, load_model
+from lit_gen.models import (
+    DBM,
+    ContrastiveDivergence,
+    FastPersistentContrastiveDivergence,
+    PersistentContrastiveDivergence,
+    load_model,
+)
 from lit_gen.models.annealed_dbm import AnnealedDBM
 from lit_gen.networks import GaussianVisible
 from tests.movements import Movements
@@ -282,8 +288,9 @@ def data(**arguments: Any) -> Synthetic:
 
 
 def small(**arguments: Any) -> DBM:
-    options = {"hidden_dims": [6, 5], "pretraining_epochs": 1, "sample_steps": 3}
-    return DBM((1, 8, 8), negative_phase=lambda: PersistentContrastiveDivergence(2, 7), **{**options, **arguments})
+    options: dict[str, Any] = {"hidden_dims": [6, 5], "pretraining_epochs": 1, "sample_steps": 3}
+    options |= {"negative_phase": lambda: PersistentContrastiveDivergence(2, 7)}
+    return DBM((1, 8, 8), **{**options, **arguments})
 
 
 def trainer(folder: Path, **arguments: Any) -> pl.Trainer:
@@ -306,6 +313,15 @@ def test_each_stage_trains_its_own_parameters(tmp_path: Path) -> None:
         run.callback_metrics
     )
     assert model.class_logits(torch.rand(2, 1, 8, 8).round()).shape == (2, 3)
+
+
+def test_fast_weights_are_those_of_the_stage(tmp_path: Path) -> None:
+    """A bias of the joint machine is the sum of two, one of which stays: the fast bias must not count double."""
+    phase = FastPersistentContrastiveDivergence(1, 7)
+    model = small(negative_phase=lambda: phase, joint_epochs=1, discriminative_epochs=1, num_classes=3)
+    trainer(tmp_path, max_epochs=3).fit(model, data())
+    assert model.negative_phase is phase
+    assert set(phase.fast) == {"weights.0", "weights.1", "biases.0", "biases.1", "visible.bias"}
 
 
 def test_the_classifier_begins_as_the_mean_field() -> None:

@@ -73,6 +73,14 @@ def test_fast_weights_follow_the_gradient_and_drive_the_chains() -> None:
         assert torch.equal(part, theirs)
 
 
+def test_an_overflow_of_fp16_spoils_no_fast_weight() -> None:
+    model, phase = toy(), FastPersistentContrastiveDivergence(fast_lr=0.5, fast_decay=0.9)
+    phase.fast = {"machine.weight": torch.ones(6, 4, dtype=torch.float64)}
+    model.weight.grad = torch.tensor([torch.inf, -torch.inf, torch.nan, 2.0]).double().expand(6, 4)
+    phase.on_gradient(model)
+    assert phase.fast["machine.weight"][0].tolist() == pytest.approx([0.9, 0.9, 0.9, -0.1])
+
+
 def test_fast_weights_come_back_even_after_an_error() -> None:
     model = toy()
     phase = FastPersistentContrastiveDivergence()
