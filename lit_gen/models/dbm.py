@@ -86,7 +86,7 @@ class DBM(
         image_shape: ``(C, H, W)``; the command line takes it from the data.
         hidden_dims: units of each hidden layer, from the bottom.
         visible: layer of pixels: binary, or Gaussian for grey levels.
-        negative_phase: draws the states of the model in the joint stage.
+        negative_phase: draws the states of the model in the joint stage, which for its schedule begins with epoch 0.
         pretraining_epochs: of each greedy layer; one number for all of them.
         pretraining_steps: k of contrastive divergence in the greedy stages.
         mean_field_steps: most updates of the mean field in a training step; evaluation goes on to convergence.

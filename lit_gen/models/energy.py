@@ -75,6 +75,10 @@ class EnergyModel(GenerativeModel):
         """The state that the negative phase is given: :meth:`data_state`, with the condition if that is part of it."""
         return self.data_state(images)
 
+    def epoch_of_stage(self, epoch: int) -> int:
+        """Number of an epoch by which the Gibbs steps of the negative phase grow."""
+        return epoch
+
     def model_energy(self, state: State) -> Tensor:
         """Energy of states of the model, ``(M,)`` nats."""
         return self.energy(state)
@@ -94,7 +98,7 @@ class EnergyModel(GenerativeModel):
         with torch.autocast(images.device.type, enabled=False):
             with torch.no_grad():
                 if self.training:
-                    self.negative_phase.set_epoch(self.current_epoch)
+                    self.negative_phase.set_epoch(self.epoch_of_stage(self.current_epoch))
                 state = self.negative_phase(self, self.start_state(images, condition), keep=self.training)
             return energy_difference(*self.energies(images, condition, state))
 
@@ -156,5 +160,5 @@ class EnergyModel(GenerativeModel):
         checkpoint["negative_phase"] = states_of_all_processes(self.negative_phase, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.negative_phase.set_epoch(checkpoint.get("epoch", 0))
+        self.negative_phase.set_epoch(self.epoch_of_stage(checkpoint.get("epoch", 0)))
         load_own_state(self.negative_phase, self, checkpoint.get("negative_phase"))

@@ -90,6 +90,10 @@ class StagedModel(GenerativeModel):
                 return number
         return len(self.stages) - 1
 
+    def epoch_of_stage(self, epoch: int) -> int:
+        """Number of an epoch within its stage, by which Gibbs steps grow and learning rates fall."""
+        return epoch - sum(stage.epochs or 0 for stage in self.stages[: self.stage_at(epoch)])
+
     @property
     def current_stage(self) -> Stage:
         """The stage of the current epoch; outside a fit the last."""

@@ -16,6 +16,7 @@ from lit_gen.models import (
     DBM,
     ContrastiveDivergence,
     FastPersistentContrastiveDivergence,
+    GrowingSteps,
     PersistentContrastiveDivergence,
     load_model,
 )
@@ -322,6 +323,17 @@ def test_fast_weights_are_those_of_the_stage(tmp_path: Path) -> None:
     trainer(tmp_path, max_epochs=3).fit(model, data())
     assert model.negative_phase is phase
     assert set(phase.fast) == {"weights.0", "weights.1", "biases.0", "biases.1", "visible.bias"}
+
+
+def test_gibbs_steps_grow_with_the_epochs_of_the_joint_stage(tmp_path: Path) -> None:
+    model = small(negative_phase=lambda: PersistentContrastiveDivergence(GrowingSteps(2, 9), 7))
+    run = trainer(tmp_path, max_epochs=5, limit_val_batches=0)
+    run.fit(model, data())
+    assert model.negative_phase.steps == 2, "the joint stage has had three epochs, after two of the layers"
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = load_model(tmp_path / "model.ckpt")
+    assert isinstance(loaded, DBM)
+    assert loaded.negative_phase.steps == 2
 
 
 def test_the_classifier_begins_as_the_mean_field() -> None:
