@@ -1,5 +1,6 @@
 """Models that are trained stage by stage in one fit: greedy layers first, then what joins them."""
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_gen.models.base import Batch, GenerativeModel
 from lit_gen.models.optimizers import groups_by_decay
+
+log = logging.getLogger(__name__)
 
 
 class Stage(NamedTuple):
@@ -103,6 +106,25 @@ class StagedModel(GenerativeModel):
     def prefixed(self, stage: Stage, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Values under the names by which they are logged."""
         return values if stage is self.stages[-1] else {f"{stage.name}/{name}": part for name, part in values.items()}
+
+    def on_fit_start(self) -> None:
+        """Say where ``max_epochs`` and the epochs of the stages do not fit together, which may be meant."""
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 0 or not self.trainer.is_global_zero:
+            return
+        planned = sum(stage.epochs or 0 for stage in self.stages)
+        left_out = [stage.name for stage in self.stages[self.stage_at(epochs - 1) + 1 :]] if epochs else []
+        if left_out:
+            log.warning(
+                f"max_epochs={epochs} leaves out {', '.join(left_out)}: {self.stages[-1].name} begins after"
+                f" {planned - (self.stages[-1].epochs or 0)} epochs. Raise trainer.max_epochs if that is not wanted"
+            )
+        elif self.stages[-1].epochs is not None and epochs > planned:
+            log.warning(
+                f"max_epochs={epochs} is more than the {planned} epochs of all stages: the last,"
+                f" {self.stages[-1].name}, goes on for {epochs - planned} more. Set"
+                f" trainer.max_epochs={planned} if that is not wanted"
+            )
 
     def on_train_epoch_start(self) -> None:
         number = self.stage_at(self.current_epoch)

@@ -395,6 +395,30 @@ def test_mistakes_are_told() -> None:
         toy().class_logits(as_images(IMAGES, toy()))
 
 
+@pytest.mark.parametrize(
+    ("epochs", "arguments", "told"),
+    [
+        (2, {}, "max_epochs=2 leaves out joint: joint begins after 2 epochs"),
+        (1, {"joint_epochs": 4}, "max_epochs=1 leaves out layer2, joint: joint begins after 2 epochs"),
+        (
+            7,
+            {"joint_epochs": 4},
+            "max_epochs=7 is more than the 6 epochs of all stages: the last, joint, goes on for 1",
+        ),
+        (6, {"joint_epochs": 4}, ""),
+        (3, {}, ""),
+    ],
+)
+def test_epochs_that_do_not_fit_the_stages_are_told(
+    epochs: int, arguments: dict[str, Any], told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = trainer(tmp_path, max_epochs=epochs, limit_train_batches=1, limit_val_batches=0)
+    run.fit(small(**arguments), data())
+    found = [record.getMessage() for record in caplog.records if record.name == "lit_gen.models.staged"]
+    assert len(found) == bool(told)
+    assert told in "".join(found)
+
+
 def test_checkpoint_of_any_stage_loads(tmp_path: Path) -> None:
     model = small()
     run = trainer(tmp_path, max_epochs=1)
