@@ -8,6 +8,7 @@ Departures from the paper: the code that its authors published doubles the hidde
 weights, and so does this; annealing starts from pixels with about the means of the data, not from uniform ones.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -156,6 +157,11 @@ class DBM(
         self.centering = centering
         self.sample_steps = sample_steps
         self.visible = build(visible, self.image_shape)
+        if self.visible.num_units != math.prod(self.image_shape):
+            raise ValueError(
+                f"{type(self.visible).__name__} has {self.visible.num_units} units for {math.prod(self.image_shape)}"
+                " pixels, and a DBM takes layers of one unit a pixel: BernoulliVisible or GaussianVisible"
+            )
         sizes = [self.visible.num_units, *hidden_dims]
         pairs = list(pairwise(sizes))
         self.weights = nn.ParameterList(initial_weight_std * torch.randn(pair) for pair in pairs)

@@ -21,7 +21,7 @@ from lit_gen.models import (
     load_model,
 )
 from lit_gen.models.annealed_dbm import AnnealedDBM
-from lit_gen.networks import GaussianVisible
+from lit_gen.networks import CategoricalVisible, GaussianVisible
 from tests.movements import Movements
 from tests.resume import assert_exact_resume
 
@@ -386,6 +386,7 @@ def test_mistakes_are_told() -> None:
         ({"discriminative_epochs": 1}, "labels of at least 2 classes, the data has 0"),
         ({"discriminative_epochs": 1, "num_classes": 2}, "need joint_epochs"),
         ({"centering": 0.1, "visible": GaussianVisible}, "centering is for binary pixels"),
+        ({"visible": CategoricalVisible}, "CategoricalVisible has 128 units for 16 pixels"),
         ({"pretraining_epochs": -1}, "stage layer1 must not be negative, got -1"),
         ({"pretraining_epochs": 0, "joint_epochs": 0}, "no stage with any epochs"),
     ]:
