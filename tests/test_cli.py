@@ -214,6 +214,8 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("VAE", "Classifier", "ImageFolder", "MLP", "SampleGrid", "Doctor", "vae/digits", "trainer/ddp"):
         assert f"  {name} " in output, name
     assert all(len(line.split()) > 1 for line in output.splitlines() if line.startswith("  ")), "a line is missing"
+    for name in ("GrowingSteps", "MomentumSchedule", "FusedSGD"):
+        assert f"  {name} " in output, name
     models, rest = output.split("negative phases (--model.negative_phase):")
     assert "  PersistentContrastiveDivergence " in rest
     assert "  RBM " in models

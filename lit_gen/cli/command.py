@@ -98,6 +98,8 @@ def list_parts() -> None:
     for heading, package, files in (
         ("models (--model)", "models", "*.py"),
         ("negative phases (--model.negative_phase)", "models", "negative_phase.py"),
+        ("schedules (--model.lr_scheduler, --model.negative_phase.steps)", "models", "schedules.py"),
+        ("optimizers beside those of torch.optim (--model.optimizer)", "models", "optimizers.py"),
         ("data sets (--data)", "data", "*.py"),
         (parts, "networks", "*.py"),
         ("callbacks (--trainer.callbacks+=)", "callbacks", "*.py"),
