@@ -88,8 +88,8 @@ class Filters(FirstBatchCallback):
 
 
 def centred(weights: Tensor) -> Tensor:
-    """Weights ``(N, C, H, W)`` as images in [0, 1]: each scaled by its largest, with zero at 1/2."""
-    largest = weights.abs().amax((1, 2, 3), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    """Weights ``(N, C, H, W)``, or of voxels, as images in [0, 1]: each scaled by its largest, with zero at 1/2."""
+    largest = weights.abs().amax(tuple(range(1, weights.ndim)), keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     return 0.5 + 0.5 * weights / largest
 
 

@@ -135,3 +135,10 @@ def test_mistakes_are_told(tmp_path: Path) -> None:
         LogPartition(0)
     with pytest.raises(ValueError, match="raise_images must be 0 or at least 2, to tell their spread; got 1"):
         LogPartition(raise_images=1)
+
+
+def test_filters_of_voxels_are_scaled_by_their_largest_weight() -> None:
+    weights = torch.tensor([[-1.0, 2.0], [4.0, 0.0]]).view(1, 1, 2, 2, 1).expand(1, 1, 2, 2, 2) * torch.tensor([1, 0.5])
+    shown = centred(weights)
+    assert shown.amax() == 1
+    torch.testing.assert_close(shown, 0.5 + weights / 8)
