@@ -8,7 +8,8 @@ import pytest
 import torch
 from torchvision import datasets
 
-from benchmarks.throughput import bare_epoch, lit_gen_epoch, readable_root, write_random_idx
+from benchmarks.conditions import readable_root, write_random_idx
+from benchmarks.throughput import bare_epoch, lit_gen_epoch
 from lit_gen.data import MNIST
 
 

@@ -130,16 +130,6 @@ def test_default_callbacks_follow_the_capabilities(model: Any, expected: set[str
     assert {type(callback).__name__ for callback in default_callbacks(model())} == expected
 
 
-def test_the_model_says_which_checkpoint_is_the_best() -> None:
-    class Measured(Classifier):
-        monitor = "val/accuracy"
-        monitor_mode = "max"
-
-    for model, expected in ((vae(), ("val/loss", "min")), (Measured(SHAPE, 3), ("val/accuracy", "max"))):
-        (keeper,) = (callback for callback in default_callbacks(model) if isinstance(callback, BestAndLast))
-        assert (keeper.monitor, keeper.mode) == expected
-
-
 def test_default_callbacks_work_together(tmp_path: Path) -> None:
     model = vae()
     run = trainer(tmp_path, *default_callbacks(model), logger=CSVLogger(tmp_path, name="", version="run"))
