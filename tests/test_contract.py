@@ -16,10 +16,13 @@ from lit_gen.data import Synthetic
 from lit_gen.models import (
     DBM,
     DBN,
+    IWAE,
+    PIWAE,
     RBM,
     VAE,
     Classifier,
     ClassRBM,
+    DReG,
     EnergyModel,
     PersistentContrastiveDivergence,
     ShapeNets3D,
@@ -66,6 +69,8 @@ def small(input_shape: Shape, output_shape: Shape) -> MLP:
 MODELS: dict[str, Callable[[], LitGenModule]] = {
     "VAE": lambda: VAE(SHAPE, 4, small, small),
     "VAE-conv-logistic": lambda: VAE(SHAPE, 4, conv_encoder, conv_decoder, DiscretizedLogisticLikelihood),
+    "IWAE": lambda: IWAE(SHAPE, [4], 6, lambda: PIWAE(2), small, small),
+    "IWAE-two-layers": lambda: IWAE(SHAPE, [5, 3], 4, DReG, small, small, small, small),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),

@@ -7,6 +7,8 @@ from lit_gen.models.classifier import Classifier
 from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
 from lit_gen.models.energy import EnergyModel
+from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
+from lit_gen.models.iwae import IWAE
 from lit_gen.models.negative_phase import (
     ContrastiveDivergence,
     FastPersistentContrastiveDivergence,
@@ -16,31 +18,39 @@ from lit_gen.models.negative_phase import (
 )
 from lit_gen.models.optimizers import FusedAdam, FusedSGD
 from lit_gen.models.rbm import RBM
-from lit_gen.models.schedules import GrowingSteps, MomentumSchedule
+from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule
 from lit_gen.models.shapenets import ShapeNets3D
 from lit_gen.models.staged import Stage, StagedModel
 from lit_gen.models.vae import VAE
 
 __all__ = [
+    "CIWAE",
     "DBM",
     "DBN",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
     "RBM",
     "VAE",
     "ClassRBM",
     "Classifier",
     "ContrastiveDivergence",
+    "DReG",
     "EnergyModel",
     "FastPersistentContrastiveDivergence",
     "FusedAdam",
     "FusedSGD",
     "GenerativeModel",
+    "GradientEstimator",
     "GrowingSteps",
+    "LengtheningStages",
     "LikelihoodModel",
     "LitGenModule",
     "MomentumSchedule",
     "NegativePhase",
     "ParallelTempering",
     "PersistentContrastiveDivergence",
+    "Reparametrized",
     "ShapeNets3D",
     "Stage",
     "StagedModel",

@@ -85,3 +85,30 @@ class MomentumSchedule(LRScheduler):
         for group in self.optimizer.param_groups:
             group["momentum"] = self.initial_momentum if epoch < self.momentum_epochs else self.final_momentum
         return [rate * factor for rate in self.base_lrs]
+
+
+class LengtheningStages(LRScheduler):
+    """A learning rate that falls in stages, each longer than the one before: the schedule of Burda et al. 2015.
+
+    Stage i of n lasts growth^i epochs (rounded) at 10^(-i/(n-1)) times the learning rate: with 8 stages and growth 3,
+    3,280 epochs from 0.001 down to 0.0001. Afterwards the rate stays as it is.
+
+    Args:
+        optimizer: with the learning rate of the first stage.
+        stages: how many, at least two.
+        growth: how much longer each stage is than the one before; 2 takes 255 epochs for 8 stages.
+    """
+
+    def __init__(self, optimizer: Optimizer, stages: int = 8, growth: float = 3.0) -> None:
+        if stages < 2 or growth < 1:
+            raise ValueError(f"stages must be at least 2 and growth at least 1, got {stages} and {growth}")
+        self.stages = stages
+        self.growth = growth
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        stage, end = 0, 1
+        while stage < self.stages - 1 and self.last_epoch >= end:
+            stage += 1
+            end += round(self.growth**stage)
+        return [rate * 10 ** (-stage / (self.stages - 1)) for rate in self.base_lrs]

@@ -11,7 +11,7 @@ from lit_gen.networks.likelihood import (
     LikelihoodFactory,
 )
 from lit_gen.networks.mean_field import MeanFieldClassifier
-from lit_gen.networks.mlp import MLP
+from lit_gen.networks.mlp import MLP, GlorotMLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
@@ -28,6 +28,7 @@ __all__ = [
     "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",
     "GaussianVisible",
+    "GlorotMLP",
     "Likelihood",
     "LikelihoodFactory",
     "MeanFieldClassifier",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from lit_gen.networks.network import Network, Shape
@@ -54,3 +55,34 @@ class MLP(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.flatten(1)).unflatten(1, self.output_shape)
+
+
+class GlorotMLP(MLP):
+    """An :class:`MLP` that starts as in Glorot & Bengio (2010), with biases of zero: as those of Burda et al. (2015).
+
+    Args:
+        input_shape: shape of one input, without the batch.
+        output_shape: shape of one output, without the batch.
+        hidden_dims: width of each hidden layer.
+        activation: non-linearity after each hidden layer.
+    """
+
+    def __init__(
+        self,
+        input_shape: Shape,
+        output_shape: Shape,
+        hidden_dims: Sequence[int] = (200, 200),
+        activation: Activation = "tanh",
+    ) -> None:
+        super().__init__(input_shape, output_shape, hidden_dims, activation)
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    @torch.no_grad()
+    def set_output_bias(self, bias: Tensor) -> None:
+        """What the network adds to its last product: ``output_shape``, or flat."""
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        last.bias.copy_(bias.flatten())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lit_gen.models import MomentumSchedule
+from lit_gen.models import LengtheningStages, MomentumSchedule
 
 
 def course(epochs: int, make: Callable[[torch.optim.Optimizer], MomentumSchedule]) -> list[tuple[float, float]]:
@@ -63,3 +63,24 @@ def _stored(state: dict) -> io.BytesIO:
 def test_an_optimizer_without_momentum_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Adam has no momentum to change; use torch\.optim\.SGD"):
         MomentumSchedule(torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]))
+
+
+def test_schedule_of_burda_et_al() -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-3)
+    schedule, rates = LengtheningStages(optimizer), []
+    for _ in range(3280 + 10):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    lengths = [3**i for i in range(8)]
+    lengths[-1] += 10  # the last rate stays
+    expected = [1e-3 * 10 ** (-i / 7) for i, length in enumerate(lengths) for _ in range(length)]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    # What the authors' code rounds to.
+    assert sorted({round(rate, 5) for rate in rates}) == [1e-4, 1.4e-4, 1.9e-4, 2.7e-4, 3.7e-4, 5.2e-4, 7.2e-4, 1e-3]
+
+
+@pytest.mark.parametrize(("stages", "growth"), [(1, 3.0), (8, 0.5)])
+def test_impossible_stages_are_refused(stages: int, growth: float) -> None:
+    with pytest.raises(ValueError, match="stages must be at least 2 and growth at least 1"):
+        LengtheningStages(torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]), stages, growth)
