@@ -214,12 +214,12 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("VAE", "Classifier", "ImageFolder", "MLP", "SampleGrid", "Doctor", "vae/digits", "trainer/ddp"):
         assert f"  {name} " in output, name
     assert all(len(line.split()) > 1 for line in output.splitlines() if line.startswith("  ")), "a line is missing"
-    for name in ("GrowingSteps", "MomentumSchedule", "FusedSGD"):
+    for name in ("GrowingSteps", "MomentumSchedule", "FusedSGD", "DReG"):
         assert f"  {name} " in output, name
     models, rest = output.split("negative phases (--model.negative_phase):")
     assert "  PersistentContrastiveDivergence " in rest
     assert "  RBM " in models
-    for name in ("ContrastiveDivergence", "NegativePhase", "EnergyModel"):
+    for name in ("ContrastiveDivergence", "NegativePhase", "EnergyModel", "PIWAE"):
         assert f"  {name} " not in models, f"{name} is no model to choose"
 
 

@@ -22,6 +22,7 @@ FOUNDATIONS = (
     "boltzmann.py",
     "optimizers.py",
     "negative_phase.py",
+    "gradient_estimators.py",
     "schedules.py",
     "loader.py",
     "checkpoint_io.py",
@@ -98,6 +99,7 @@ def list_parts() -> None:
     for heading, package, files in (
         ("models (--model)", "models", "*.py"),
         ("negative phases (--model.negative_phase)", "models", "negative_phase.py"),
+        ("gradient estimators (--model.estimator)", "models", "gradient_estimators.py"),
         ("schedules (--model.lr_scheduler, --model.negative_phase.steps)", "models", "schedules.py"),
         ("optimizers beside those of torch.optim (--model.optimizer)", "models", "optimizers.py"),
         ("data sets (--data)", "data", "*.py"),
