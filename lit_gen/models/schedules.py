@@ -68,6 +68,11 @@ class MomentumSchedule(LRScheduler):
     ) -> None:
         if "momentum" not in optimizer.defaults:
             raise ValueError(f"{type(optimizer).__name__} has no momentum to change; use torch.optim.SGD")
+        if not 0 <= final_momentum < 1 or (total_epochs is not None and total_epochs < 1):
+            raise ValueError(
+                "final_momentum must be in [0, 1) and total_epochs at least 1 (or left out), got"
+                f" {final_momentum} and {total_epochs}"
+            )
         self.final_momentum = final_momentum
         self.momentum_epochs = momentum_epochs
         self.divide_every = divide_every

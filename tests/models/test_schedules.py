@@ -84,3 +84,10 @@ def test_schedule_of_burda_et_al() -> None:
 def test_impossible_stages_are_refused(stages: int, growth: float) -> None:
     with pytest.raises(ValueError, match="stages must be at least 2 and growth at least 1"):
         LengtheningStages(torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]), stages, growth)
+
+
+@pytest.mark.parametrize("arguments", [{"final_momentum": 1.0}, {"final_momentum": -0.1}, {"total_epochs": 0}])
+def test_impossible_numbers_are_refused(arguments: dict[str, float]) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], momentum=0.5)
+    with pytest.raises(ValueError, match=r"in \[0, 1\) and total_epochs at least 1"):
+        MomentumSchedule(optimizer, **arguments)  # type: ignore[arg-type]
