@@ -5,10 +5,14 @@ from lit_gen.inference.ais import (
     PartitionEstimate,
     Progress,
     ais,
+    ais_log_weights,
     published_temperatures,
     raise_log_likelihood,
     reverse_ais,
+    reverse_ais_log_weights,
+    sigmoid_temperatures,
 )
+from lit_gen.inference.decoder_likelihood import DecoderDensity, DecoderPath, LikelihoodEstimate, decoder_log_likelihood
 from lit_gen.inference.depth import DepthObservation, observe_depth
 from lit_gen.inference.enumeration import binary_states, enumerated_log_partition
 from lit_gen.inference.gibbs import chain, run_chain
@@ -25,22 +29,29 @@ from lit_gen.inference.hmc import (
     leapfrog,
 )
 from lit_gen.inference.importance import importance_bound
+from lit_gen.inference.parzen import ParzenEstimate, parzen_log_likelihood
 from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochastic_pseudo_log_likelihood
 
 __all__ = [
     "AnnealedPath",
+    "DecoderDensity",
+    "DecoderPath",
     "DepthObservation",
     "DualAveraging",
     "HMCSamples",
+    "LikelihoodEstimate",
     "MultiplicativeAdaptation",
     "PartitionEstimate",
+    "ParzenEstimate",
     "Point",
     "Progress",
     "StepSizeAdaptation",
     "Transition",
     "ais",
+    "ais_log_weights",
     "binary_states",
     "chain",
+    "decoder_log_likelihood",
     "enumerated_log_partition",
     "evaluate",
     "hmc",
@@ -48,10 +59,13 @@ __all__ = [
     "importance_bound",
     "leapfrog",
     "observe_depth",
+    "parzen_log_likelihood",
     "pseudo_log_likelihood",
     "published_temperatures",
     "raise_log_likelihood",
     "reverse_ais",
+    "reverse_ais_log_weights",
     "run_chain",
+    "sigmoid_temperatures",
     "stochastic_pseudo_log_likelihood",
 ]

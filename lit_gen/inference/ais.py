@@ -100,6 +100,29 @@ def published_temperatures(num_temperatures: int = 14_500) -> list[float]:
     return betas + [0.9 + 0.1 * step / third for step in range(third)] + [1.0]
 
 
+def sigmoid_temperatures(num_temperatures: int, width: float = 4.0) -> list[float]:
+    """Inverse temperatures dense at both ends: a logistic curve over +- width, stretched to [0, 1].
+
+    The schedule of Wu et al. 2017, On the quantitative analysis of decoder-based generative models
+    (https://arxiv.org/abs/1611.04273).
+
+    >>> [round(beta, 4) for beta in sigmoid_temperatures(4)]
+    [0.0, 0.105, 0.5, 0.895, 1.0]
+
+    Args:
+        num_temperatures: number of steps, at least 1.
+        width: of the part of the curve that is taken.
+
+    Raises:
+        ValueError: fewer than 1.
+    """
+    if num_temperatures < 1:
+        raise ValueError(f"num_temperatures must be at least 1, got {num_temperatures}")
+    curve = [1 / (1 + math.exp(-width * (2 * step / num_temperatures - 1))) for step in range(num_temperatures + 1)]
+    low, high = curve[0], curve[-1]
+    return [(value - low) / (high - low) for value in curve]
+
+
 @torch.no_grad()
 def ais(
     path: AnnealedPath[State], betas: Sequence[float], num_chains: int, progress: Progress = iter
@@ -117,13 +140,31 @@ def ais(
     Raises:
         ValueError: betas that do not rise from 0 to 1, or no chains.
     """
-    _check(betas, num_chains)
+    return _estimate(path, ais_log_weights(path, betas, num_chains, progress), reverse=False)
+
+
+@torch.no_grad()
+def ais_log_weights(
+    path: AnnealedPath[State], betas: Sequence[float], num_chains: int, progress: Progress = iter
+) -> Tensor:
+    """What :func:`ais` averages: the log-weights alone, where chains do not all estimate the same number.
+
+    Args:
+        path: the densities.
+        betas: from 0 to 1, rising.
+        num_chains: independent chains, all at once.
+        progress: goes through the steps.
+
+    Returns:
+        ``(num_chains,)`` in float64: exp of each is an unbiased estimate of Z_1 / Z_0.
+    """
+    check_annealing(betas, num_chains)
     state = path.sample_base(num_chains)
-    log_weights = _precise(path.log_ratio(state, betas[0], betas[1]))
+    log_weights = precise(path.log_ratio(state, betas[0], betas[1]))
     for step in progress(range(1, len(betas) - 1)):
         state = path.transition(state, betas[step])
-        log_weights += _precise(path.log_ratio(state, betas[step], betas[step + 1]))
-    return _estimate(path, log_weights, reverse=False)
+        log_weights += precise(path.log_ratio(state, betas[step], betas[step + 1]))
+    return log_weights
 
 
 @torch.no_grad()
@@ -144,13 +185,31 @@ def reverse_ais(
     Raises:
         ValueError: betas that do not rise from 0 to 1.
     """
-    _check(betas, 1)
+    return _estimate(path, reverse_ais_log_weights(path, betas, state, progress), reverse=True)
+
+
+@torch.no_grad()
+def reverse_ais_log_weights(
+    path: AnnealedPath[State], betas: Sequence[float], state: State, progress: Progress = iter
+) -> Tensor:
+    """What :func:`reverse_ais` averages, with the sign of :func:`ais_log_weights`.
+
+    Args:
+        path: the densities.
+        betas: from 0 to 1, rising.
+        state: samples of f_1, one for each chain.
+        progress: goes through the steps.
+
+    Returns:
+        ``(num_chains,)`` in float64: exp of minus each is an unbiased estimate of Z_0 / Z_1.
+    """
+    check_annealing(betas, 1)
     falling = list(betas)[::-1]
-    log_weights = _precise(path.log_ratio(state, falling[1], falling[0]))
+    log_weights = precise(path.log_ratio(state, falling[1], falling[0]))
     for step in progress(range(1, len(betas) - 1)):
         state = path.transition(state, falling[step])
-        log_weights += _precise(path.log_ratio(state, falling[step + 1], falling[step]))
-    return _estimate(path, log_weights, reverse=True)
+        log_weights += precise(path.log_ratio(state, falling[step + 1], falling[step]))
+    return log_weights
 
 
 @torch.no_grad()
@@ -183,23 +242,23 @@ def raise_log_likelihood(
     Raises:
         ValueError: betas that do not rise from 0 to 1, or states that are not ``num_chains`` for each point.
     """
-    _check(betas, num_chains)
+    check_annealing(betas, num_chains)
     if len(log_density) % num_chains:
         raise ValueError(f"got {len(log_density)} states, wanted {num_chains} (num_chains) for each point: repeat it")
-    log_weights = _precise(log_density) - _precise(path.log_partition_base.to(log_density.device))
+    log_weights = precise(log_density) - precise(path.log_partition_base.to(log_density.device))
     falling = list(betas)[::-1]
     for step in progress(range(len(betas) - 1)):
         state = path.transition(state, falling[step])
-        log_weights -= _precise(path.log_ratio(state, falling[step + 1], falling[step]))
+        log_weights -= precise(path.log_ratio(state, falling[step + 1], falling[step]))
     return torch.logsumexp(log_weights.view(-1, num_chains), 1) - math.log(num_chains)
 
 
-def _precise(log_ratio: Tensor) -> Tensor:
+def precise(log_ratio: Tensor) -> Tensor:
     """In float64: thousands of small terms add up. Apple's accelerators have none, so there it leaves the device."""
     return (log_ratio.cpu() if log_ratio.device.type == "mps" else log_ratio).double()
 
 
-def _check(betas: Sequence[float], num_chains: int) -> None:
+def check_annealing(betas: Sequence[float], num_chains: int) -> None:
     if len(betas) < 2 or betas[0] != 0 or betas[-1] != 1 or any(low >= high for low, high in pairwise(betas)):
         raise ValueError(f"inverse temperatures must rise from 0 to 1, got {list(betas)[:3]}...{list(betas)[-3:]}")
     if num_chains < 1:
