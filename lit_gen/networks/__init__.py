@@ -3,6 +3,17 @@
 from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
+from lit_gen.networks.flows import (
+    MADE,
+    AutoregressiveTransform,
+    Flow,
+    FlowFactory,
+    InverseAutoregressiveFlow,
+    PlanarFlow,
+    PlanarTransform,
+    RadialFlow,
+    RadialTransform,
+)
 from lit_gen.networks.likelihood import (
     BernoulliLikelihood,
     DiscretizedLogisticLikelihood,
@@ -17,7 +28,9 @@ from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
 __all__ = [
+    "MADE",
     "MLP",
+    "AutoregressiveTransform",
     "BernoulliLikelihood",
     "BernoulliVisible",
     "BoltzmannLayer",
@@ -26,15 +39,22 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "DiscretizedLogisticLikelihood",
+    "Flow",
+    "FlowFactory",
     "GaussianLikelihood",
     "GaussianVisible",
     "GlorotMLP",
+    "InverseAutoregressiveFlow",
     "Likelihood",
     "LikelihoodFactory",
     "MeanFieldClassifier",
     "Natural",
     "Network",
     "NetworkFactory",
+    "PlanarFlow",
+    "PlanarTransform",
+    "RadialFlow",
+    "RadialTransform",
     "Recorded",
     "Shape",
     "State",

@@ -84,7 +84,7 @@ class Network(Recorded, nn.Module):
 NetworkFactory = Callable[[Shape, Shape], Network]
 
 
-def build(factory: Callable[..., Part], *sizes: Shape) -> Part:
+def build(factory: Callable[..., Part], *sizes: Shape | int) -> Part:
     """What a factory makes of the sizes that its owner knows.
 
     Args:
