@@ -24,6 +24,7 @@ from lit_gen.models import (
     ClassRBM,
     DReG,
     EnergyModel,
+    FlowVAE,
     PersistentContrastiveDivergence,
     ShapeNets3D,
     StagedModel,
@@ -52,6 +53,8 @@ from lit_gen.networks import (
     ConvEncoder,
     DiscretizedLogisticLikelihood,
     GaussianVisible,
+    InverseAutoregressiveFlow,
+    PlanarFlow,
     Shape,
 )
 from tests.conditional import ClassVAE
@@ -71,6 +74,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "VAE-conv-logistic": lambda: VAE(SHAPE, 4, conv_encoder, conv_decoder, DiscretizedLogisticLikelihood),
     "IWAE": lambda: IWAE(SHAPE, [4], 6, lambda: PIWAE(2), small, small),
     "IWAE-two-layers": lambda: IWAE(SHAPE, [5, 3], 4, DReG, small, small, small, small),
+    "FlowVAE": lambda: FlowVAE(SHAPE, 4, planar, small, small, annealing_steps=4),
+    "FlowVAE-iaf": lambda: FlowVAE(SHAPE, 4, autoregressive, small, small, annealing_steps=4),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
@@ -106,6 +111,14 @@ def shapenets() -> ShapeNets3D:
 
 def shape_of(name: str) -> Shape:
     return VOXELS if name == "ShapeNets3D" else SHAPE
+
+
+def planar(latent_dim: int) -> PlanarFlow:
+    return PlanarFlow(latent_dim, length=3)
+
+
+def autoregressive(latent_dim: int) -> InverseAutoregressiveFlow:
+    return InverseAutoregressiveFlow(latent_dim, hidden_dims=[8], context_dim=3)
 
 
 def persistent() -> PersistentContrastiveDivergence:

@@ -7,6 +7,7 @@ from lit_gen.models.classifier import Classifier
 from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
 from lit_gen.models.energy import EnergyModel
+from lit_gen.models.flow_vae import FlowVAE
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
 from lit_gen.models.iwae import IWAE
 from lit_gen.models.negative_phase import (
@@ -38,6 +39,7 @@ __all__ = [
     "DReG",
     "EnergyModel",
     "FastPersistentContrastiveDivergence",
+    "FlowVAE",
     "FusedAdam",
     "FusedSGD",
     "GenerativeModel",
