@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.optim import Optimizer
 
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import PartitionEstimate, Progress, ais, chain, published_temperatures, reverse_ais
@@ -271,10 +272,6 @@ class DBN(StagedModel, EstimatesPartition, BoundsFreeEnergy, HasTrajectory, HasF
             number = layer_index(stage)
             return {"loss": self.machine_loss(number, self.recognize(images, number)[-1])[0]}
 
-    def epoch_of_stage(self, epoch: int) -> int:
-        """Number of an epoch within its stage, by which Gibbs steps grow."""
-        return epoch - sum(stage.epochs or 0 for stage in self.stages[: self.stage_at(epoch)])
-
     def machine_loss(self, number: int, data: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of layer ``number``, from 0, as a machine on units ``(B, V)``, and the states of its own, (M, V)."""
         machine, phase = self.machines[number], self.negative_phases[number]
@@ -320,7 +317,9 @@ class DBN(StagedModel, EstimatesPartition, BoundsFreeEnergy, HasTrajectory, HasF
             total = total + (softplus(logits) - above * logits).sum(1)
         return total
 
-    def after_backward(self, stage: Stage) -> None:
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Not after the backward pass, where fp16 has its gradients scaled.
+        stage = self.current_stage
         number = len(self.machines) - 1 if stage.name == "finetuning" else layer_index(stage)
         self.negative_phases[number].on_gradient(self.machines[number])
 

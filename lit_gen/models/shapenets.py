@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
+from torch.optim import Optimizer
 
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import chain, run_chain
@@ -259,7 +260,7 @@ class ShapeNets3D(StagedModel, Conditional, HasTrajectory, Reconstructs, Complet
         with torch.autocast(images.device.type, enabled=False):
             label = self.target_condition(target)
             if self.training and stage.name in ("top", "fine_tuning"):
-                self.negative_phase.set_epoch(self.current_epoch)
+                self.negative_phase.set_epoch(self.epoch_of_stage(self.current_epoch))
             if stage.name == "fine_tuning":
                 values = {"loss": self._fine_tuning_loss(images, label)}
             else:
@@ -314,8 +315,9 @@ class ShapeNets3D(StagedModel, Conditional, HasTrajectory, Reconstructs, Complet
             loss = loss + self.convolution(number).contrast(wake[number - 1], sleep[number - 1])
         return loss
 
-    def after_backward(self, stage: Stage) -> None:
-        if stage.name in ("top", "fine_tuning"):
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # Not after the backward pass, where fp16 has its gradients scaled.
+        if self.current_stage.name in ("top", "fine_tuning"):
             self.negative_phase.on_gradient(self.top)
 
     # ---- the class
@@ -441,7 +443,7 @@ class ShapeNets3D(StagedModel, Conditional, HasTrajectory, Reconstructs, Complet
         checkpoint["negative_phase"] = states_of_all_processes(self.negative_phase, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.negative_phase.set_epoch(checkpoint.get("epoch", 0))
+        self.negative_phase.set_epoch(self.epoch_of_stage(checkpoint.get("epoch", 0)))
         load_own_state(self.negative_phase, self, checkpoint.get("negative_phase"))
 
 
