@@ -92,6 +92,7 @@ def test_networks_are_compiled_and_keep_their_names(tmp_path: Path) -> None:
         calls.append(len(inputs))
         return graph.forward
 
+    torch._dynamo.reset()  # it remembers code that an earlier test had it leave alone
     torch._dynamo.register_backend(backend, "counting")
     trainer(tmp_path, Compile(backend="counting"), limit_train_batches=2, limit_val_batches=0).fit(model, data())
     assert len(calls) >= 2, "encoder and decoder are compiled each on its own"
