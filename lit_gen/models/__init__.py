@@ -21,7 +21,7 @@ from lit_gen.models.optimizers import FusedAdam, FusedSGD
 from lit_gen.models.rbm import RBM
 from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule
 from lit_gen.models.shapenets import ShapeNets3D
-from lit_gen.models.staged import Stage, StagedModel
+from lit_gen.models.staged import StagedModel
 from lit_gen.models.vae import VAE
 
 __all__ = [
@@ -54,7 +54,6 @@ __all__ = [
     "PersistentContrastiveDivergence",
     "Reparametrized",
     "ShapeNets3D",
-    "Stage",
     "StagedModel",
     "load_model",
 ]
