@@ -15,7 +15,55 @@ State = tuple[Tensor, ...]
 """(v, h, ...): visible units first, each ``(B, units)``."""
 
 
-class BoltzmannLayer(nn.Module):
+class BipartiteLayer(nn.Module):
+    """Binary hidden units that are independent given the visible ones, and these given them.
+
+    A subclass gives :meth:`hidden_input`, :meth:`visible_energy` and :meth:`sample_visible`. Visible and hidden units
+    may have any shape behind the batch.
+    """
+
+    def hidden_input(self, visible: Tensor) -> Tensor:
+        """The logits of p(h = 1 given v), biases included."""
+        raise NotImplementedError(f"{type(self).__name__} must define hidden_input")
+
+    def visible_energy(self, visible: Tensor) -> Tensor:
+        """E(v, 0), ``(B,)`` nats."""
+        raise NotImplementedError(f"{type(self).__name__} must define visible_energy")
+
+    def sample_visible(self, hidden: Tensor) -> Tensor:
+        """A draw of v given h."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample_visible")
+
+    def energy(self, visible: Tensor, hidden: Tensor) -> Tensor:
+        """E(v, h), ``(B,)`` nats."""
+        return self.visible_energy(visible) - (self.hidden_input(visible) * hidden).flatten(1).sum(1)
+
+    def free_energy(self, visible: Tensor) -> Tensor:
+        """-log of the sum over h of exp(-E(v, h)), ``(B,)`` nats."""
+        return self.visible_energy(visible) - softplus(self.hidden_input(visible)).flatten(1).sum(1)
+
+    def hidden_mean(self, visible: Tensor) -> Tensor:
+        """p(h = 1 given v)."""
+        return torch.sigmoid(self.hidden_input(visible))
+
+    def sample_hidden(self, visible: Tensor) -> Tensor:
+        """A draw of h given v."""
+        return sample_bernoulli(self.hidden_mean(visible))
+
+    def sweep(self, state: State) -> State:
+        """h given v, then v given h: (v, h); only the visible units of the state matter."""
+        hidden = self.sample_hidden(state[0])
+        return self.sample_visible(hidden), hidden
+
+    @torch.no_grad()
+    def gibbs(self, state: State, steps: int) -> State:
+        """The state after ``steps`` sweeps."""
+        for _ in range(steps):
+            state = self.sweep(state)
+        return state
+
+
+class BoltzmannLayer(BipartiteLayer):
     """Binary hidden units on a visible layer: E(v, h) = energy(v) - scale(v) W h - c h.
 
     Energies and fields are computed in full precision whatever the autocast: under bf16 they would be nats off.
@@ -115,46 +163,18 @@ class BoltzmannLayer(nn.Module):
         with torch.autocast(visible.device.type, enabled=False):
             return self.visible.energy(visible) + self.visible.scale(visible) @ (self.weight @ self.hidden_offset)
 
-    def energy(self, visible: Tensor, hidden: Tensor) -> Tensor:
-        """E(v, h): ``(B, V), (B, H) -> (B,)`` nats."""
-        return self.visible_energy(visible) - (self.hidden_input(visible) * hidden).sum(1)
-
-    def free_energy(self, visible: Tensor) -> Tensor:
-        """-log of the sum over h of exp(-E(v, h)): ``(B, V) -> (B,)`` nats."""
-        return self.visible_energy(visible) - softplus(self.hidden_input(visible)).sum(1)
-
     def hidden_log_density(self, hidden: Tensor) -> Tensor:
         """log of the sum (or integral) over v of exp(-E(v, h)): ``(B, H) -> (B,)`` nats."""
         with torch.autocast(hidden.device.type, enabled=False):
             return hidden @ self.free_hidden_bias() + self.visible.log_partition(self.field(hidden))
 
-    def hidden_mean(self, visible: Tensor) -> Tensor:
-        """p(h = 1 given v): ``(B, V) -> (B, H)``."""
-        return torch.sigmoid(self.hidden_input(visible))
-
     def visible_mean(self, hidden: Tensor) -> Tensor:
         """E[v given h]: ``(B, H) -> (B, V)``."""
         return self.visible.mean(self.visible.natural(self.field(hidden)))
 
-    def sample_hidden(self, visible: Tensor) -> Tensor:
-        """A draw of h given v: ``(B, V) -> (B, H)``."""
-        return sample_bernoulli(self.hidden_mean(visible))
-
     def sample_visible(self, hidden: Tensor) -> Tensor:
         """A draw of v given h: ``(B, H) -> (B, V)``."""
         return self.visible.sample(self.visible.natural(self.field(hidden)))
-
-    def sweep(self, state: State) -> State:
-        """h given v, then v given h: (v, h); only the visible units of the state matter."""
-        hidden = self.sample_hidden(state[0])
-        return self.sample_visible(hidden), hidden
-
-    @torch.no_grad()
-    def gibbs(self, state: State, steps: int) -> State:
-        """The state after ``steps`` sweeps."""
-        for _ in range(steps):
-            state = self.sweep(state)
-        return state
 
     def noise(self, num_chains: int) -> State:
         """States of independent visible units with about the means of the data: where sampling starts."""

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_gen.distributions import sample_bernoulli
-from lit_gen.networks.boltzmann import State
+from lit_gen.networks.boltzmann import BipartiteLayer
 from lit_gen.networks.network import Shape
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-class ConvBoltzmannLayer(nn.Module):
+class ConvBoltzmannLayer(BipartiteLayer):
     """Binary hidden maps on binary visible maps: E(v, h) = -sum_f sum_j h_fj ((W_f * v)_j + c_f) - b v.
 
     ``*`` is the cross-correlation at every ``stride``-th place; filters share their weights and hidden bias over all
@@ -120,43 +120,15 @@ class ConvBoltzmannLayer(nn.Module):
         with torch.autocast(visible.device.type, enabled=False):
             return -(visible.flatten(1) @ self.visible_bias)
 
-    def energy(self, visible: Tensor, hidden: Tensor) -> Tensor:
-        """E(v, h): ``(B, *visible_shape), (B, *hidden_shape) -> (B,)`` nats."""
-        return self.visible_energy(visible) - (self.hidden_input(visible) * hidden).flatten(1).sum(1)
-
-    def free_energy(self, visible: Tensor) -> Tensor:
-        """-log of the sum over h of exp(-E(v, h)): ``(B, *visible_shape) -> (B,)`` nats."""
-        return self.visible_energy(visible) - F.softplus(self.hidden_input(visible)).flatten(1).sum(1)
-
-    # ---- conditionals and Gibbs sampling
-
-    def hidden_mean(self, visible: Tensor) -> Tensor:
-        """p(h = 1 given v): ``(B, *visible_shape) -> (B, *hidden_shape)``."""
-        return torch.sigmoid(self.hidden_input(visible))
+    # ---- conditionals
 
     def visible_mean(self, hidden: Tensor) -> Tensor:
         """p(v = 1 given h): ``(B, *hidden_shape) -> (B, *visible_shape)``."""
         return torch.sigmoid(self.field(hidden) + self.visible_bias.view(self.visible_shape))
 
-    def sample_hidden(self, visible: Tensor) -> Tensor:
-        """A draw of h given v."""
-        return sample_bernoulli(self.hidden_mean(visible))
-
     def sample_visible(self, hidden: Tensor) -> Tensor:
         """A draw of v given h."""
         return sample_bernoulli(self.visible_mean(hidden))
-
-    def sweep(self, state: State) -> State:
-        """h given v, then v given h: (v, h); only the visible units of the state matter."""
-        hidden = self.sample_hidden(state[0])
-        return self.sample_visible(hidden), hidden
-
-    @torch.no_grad()
-    def gibbs(self, state: State, steps: int) -> State:
-        """The state after ``steps`` sweeps."""
-        for _ in range(steps):
-            state = self.sweep(state)
-        return state
 
     # ---- learning
 
