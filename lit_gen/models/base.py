@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_gen.models.capabilities import (
     BoundsFreeEnergy,
+    ClassConditional,
     CompletesShapes,
     Conditional,
     Decodes,
@@ -43,6 +44,7 @@ from lit_gen.objectives import LikelihoodTerms, bits_per_dim
 
 __all__ = [
     "BoundsFreeEnergy",
+    "ClassConditional",
     "CompletesShapes",
     "Conditional",
     "Decodes",

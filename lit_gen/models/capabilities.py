@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -247,3 +248,23 @@ class Conditional(ABC):
         Raises:
             ValueError: the target is none that the model can condition on; names what it needs.
         """
+
+
+class ClassConditional(Conditional):
+    """Generates images of a class, one of ``num_classes``; its conditions are class numbers ``(B,)``."""
+
+    num_classes: int
+    condition_fields = {"class": int}
+
+    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Tensor:
+        number = fields["class"]
+        if not 0 <= number < self.num_classes:
+            raise ValueError(f"class must lie in 0..{self.num_classes - 1}, got {number}")
+        return torch.full((num_samples,), number)
+
+    def target_condition(self, target: Any) -> Tensor:
+        if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():
+            raise ValueError(
+                f"the target of a {type(self).__name__} must be class numbers of shape (B,), got {target!r}"
+            )
+        return target.long()

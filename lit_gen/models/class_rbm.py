@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot, softplus
 
 from lit_gen.inference import chain
-from lit_gen.models.base import Conditional
+from lit_gen.models.base import ClassConditional
 from lit_gen.models.negative_phase import ContrastiveDivergence, NegativePhaseFactory
 from lit_gen.models.optimizers import FusedSGD
 from lit_gen.models.rbm import RBM
@@ -22,7 +22,7 @@ from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, Vis
 from lit_gen.networks.softmax import LabelledVisible
 
 
-class ClassRBM(RBM, Conditional):
+class ClassRBM(RBM, ClassConditional):
     """Joint p(image, class): draws images of a class, and classifies by p(class given image), which is exact.
 
     ``free_energy(images)`` sums the classes out, so that log-likelihoods are those of the image; with a condition it is
@@ -44,8 +44,6 @@ class ClassRBM(RBM, Conditional):
         optimizer: takes the parameters; its weight decay applies to weights only.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
-
-    condition_fields = {"class": int}
 
     def __init__(
         self,
@@ -165,18 +163,7 @@ class ClassRBM(RBM, Conditional):
 
     # ---- conditions
 
-    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Tensor:
-        number = fields["class"]
-        if not 0 <= number < self.num_classes:
-            raise ValueError(f"class must lie in 0..{self.num_classes - 1}, got {number}")
-        return torch.full((num_samples,), number)
-
     def sample_condition(self, num_samples: int) -> Tensor:
         """Classes as frequent as in the training data."""
         _, frequencies = self.units.split(self.machine.data_mean)
         return torch.multinomial(frequencies, num_samples, replacement=True)
-
-    def target_condition(self, target: Any) -> Tensor:
-        if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():
-            raise ValueError(f"the target of a ClassRBM must be class numbers of shape (B,), got {target!r}")
-        return target.long()

@@ -45,7 +45,7 @@ from lit_gen.models.base import (
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.negative_phase import NegativePhaseFactory, PersistentContrastiveDivergence
 from lit_gen.models.optimizers import FusedSGD
-from lit_gen.models.staged import Stage, StagedModel
+from lit_gen.models.staged import Stage, StagedModel, for_each
 from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import BernoulliVisible, MeanFieldClassifier, Shape, State, VisibleFactory, build
 from lit_gen.objectives import energy_difference
@@ -132,14 +132,9 @@ class DBM(
         discriminative_optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
     ) -> None:
         super().__init__(image_shape, negative_phase, optimizer, lr_scheduler)
-        epochs = [pretraining_epochs] * len(hidden_dims) if isinstance(pretraining_epochs, int) else pretraining_epochs
         if not hidden_dims or min(hidden_dims) < 1:
             raise ValueError(f"hidden_dims must name the units of at least one layer, got {list(hidden_dims)}")
-        if len(epochs) != len(hidden_dims):
-            raise ValueError(
-                f"pretraining_epochs must be one number, or one for each of the {len(hidden_dims)} hidden layers;"
-                f" got {list(epochs)}"
-            )
+        epochs = for_each(pretraining_epochs, len(hidden_dims), "pretraining_epochs", "hidden layers")
         if min(pretraining_steps, mean_field_steps, sample_steps) < 1:
             raise ValueError(
                 "pretraining_steps, mean_field_steps and sample_steps must be at least 1, got"
@@ -442,10 +437,9 @@ class DBM(
         return values
 
     def _classification_terms(self, images: Tensor, target: Any) -> dict[str, Tensor]:
-        assert self.classifier is not None
         if target is None:
             raise ValueError("the discriminative stage needs labels, the data has none; use labelled data")
-        logits = self.classifier(self.visible.scale(images.flatten(1)), self.mean_field(images))
+        logits = self._classify(images)
         return {"loss": cross_entropy(logits, target), "accuracy": (logits.argmax(1) == target).float()}
 
     @torch.no_grad()
@@ -453,6 +447,10 @@ class DBM(
         """Logits ``(B, num_classes)`` of the discriminative stage."""
         if self.classifier is None:
             raise ValueError("this machine was not trained to classify: set discriminative_epochs")
+        return self._classify(images)
+
+    def _classify(self, images: Tensor) -> Tensor:
+        assert self.classifier is not None
         logits: Tensor = self.classifier(self.visible.scale(images.flatten(1)), self.mean_field(images))
         return logits
 

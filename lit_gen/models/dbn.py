@@ -29,7 +29,7 @@ from lit_gen.models.negative_phase import (
     states_of_all_processes,
 )
 from lit_gen.models.rbm import AnnealedRBM, exact_log_partition
-from lit_gen.models.staged import Stage, StagedModel
+from lit_gen.models.staged import Stage, StagedModel, for_each
 from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, VisibleFactory, build
 from lit_gen.objectives import energy_difference
@@ -91,14 +91,9 @@ class DBN(StagedModel, EstimatesPartition, BoundsFreeEnergy, HasTrajectory, HasF
         finetuning_lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(image_shape)
-        epochs = [pretraining_epochs] * len(hidden_dims) if isinstance(pretraining_epochs, int) else pretraining_epochs
         if not hidden_dims:
             raise ValueError("hidden_dims must name the units of at least one layer, got none")
-        if len(epochs) != len(hidden_dims):
-            raise ValueError(
-                f"pretraining_epochs must be one number, or one for each of the {len(hidden_dims)} hidden layers;"
-                f" got {list(epochs)}"
-            )
+        epochs = for_each(pretraining_epochs, len(hidden_dims), "pretraining_epochs", "hidden layers")
         if sample_steps < 1:
             raise ValueError(f"sample_steps must be at least 1, got {sample_steps}")
         self.sample_steps = sample_steps

@@ -21,14 +21,14 @@ from torch.optim import Optimizer
 
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import chain, run_chain
-from lit_gen.models.base import CompletesShapes, Conditional, Frame, HasTrajectory, Reconstructs
+from lit_gen.models.base import ClassConditional, CompletesShapes, Frame, HasTrajectory, Reconstructs
 from lit_gen.models.negative_phase import (
     FastPersistentContrastiveDivergence,
     NegativePhaseFactory,
     load_own_state,
     states_of_all_processes,
 )
-from lit_gen.models.staged import Stage, StagedModel
+from lit_gen.models.staged import Stage, StagedModel, for_each
 from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import BernoulliVisible, BoltzmannLayer, Shape, State, build
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
@@ -39,7 +39,7 @@ FRAMES = 60
 """Steps of a long chain that a trajectory shows."""
 
 
-class ShapeNets3D(StagedModel, Conditional, HasTrajectory, Reconstructs, CompletesShapes):
+class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, CompletesShapes):
     """Convolutional layers, a fully connected one, and on top a machine over its units and the label.
 
     Each layer is trained greedily by contrastive divergence on the probabilities of the layer below, the top machine by
@@ -82,7 +82,6 @@ class ShapeNets3D(StagedModel, Conditional, HasTrajectory, Reconstructs, Complet
 
     monitor = None
     needs_binary = True
-    condition_fields = {"class": int}
 
     def __init__(
         self,
@@ -421,20 +420,9 @@ class ShapeNets3D(StagedModel, Conditional, HasTrajectory, Reconstructs, Complet
 
     # ---- conditions
 
-    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Tensor:
-        number = fields["class"]
-        if not 0 <= number < self.num_classes:
-            raise ValueError(f"class must lie in 0..{self.num_classes - 1}, got {number}")
-        return torch.full((num_samples,), number)
-
     def sample_condition(self, num_samples: int) -> Tensor:
         """Every class in turn."""
         return torch.arange(num_samples, device=self.device) % self.num_classes
-
-    def target_condition(self, target: Any) -> Tensor:
-        if not isinstance(target, Tensor) or target.ndim != 1 or target.is_floating_point():
-            raise ValueError(f"the target of a ShapeNets3D must be class numbers of shape (B,), got {target!r}")
-        return target.long()
 
     # ---- checkpoints
 
@@ -445,15 +433,3 @@ class ShapeNets3D(StagedModel, Conditional, HasTrajectory, Reconstructs, Complet
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.negative_phase.set_epoch(self.epoch_of_stage(checkpoint.get("epoch", 0)))
         load_own_state(self.negative_phase, self, checkpoint.get("negative_phase"))
-
-
-def for_each(value: Any, count: int, name: str) -> list[Any]:
-    """One value for each layer.
-
-    Raises:
-        ValueError: there are more or fewer of them.
-    """
-    values = [value] * count if isinstance(value, int | float) else list(value)
-    if len(values) != count:
-        raise ValueError(f"{name} must be one number, or one for each of the {count} layers; got {values}")
-    return values

@@ -190,3 +190,21 @@ class StagedModel(GenerativeModel):
                     )
                 schedulers.append(scheduler)
         return optimizers, schedulers
+
+
+def for_each(value: Any, count: int, name: str, what: str = "layers") -> list[Any]:
+    """One value for each layer, from one for all of them or from a sequence.
+
+    Args:
+        value: a number, or a sequence of them.
+        count: how many there must be.
+        name: of the argument, for the message.
+        what: what they are for, for the message.
+
+    Raises:
+        ValueError: there are more or fewer of them.
+    """
+    values = [value] * count if isinstance(value, int | float) else list(value)
+    if len(values) != count:
+        raise ValueError(f"{name} must be one number, or one for each of the {count} {what}; got {values}")
+    return values
