@@ -195,9 +195,10 @@ class Doctor(pl.Callback):
         wanted = min(self.num_images - self._posteriors.count, len(images))
         if isinstance(pl_module, Encodes) and isinstance(pl_module, Decodes) and wanted > 0:
             with evaluation(pl_module, self.seed):
-                posterior = pl_module.encode(images[:wanted], first(condition, wanted))
+                given = first(condition, wanted)
+                posterior, prior = pl_module.encode(images[:wanted], given), pl_module.conditional_prior(given)
                 with suppress(NotImplementedError):  # a posterior may have no mean in closed form
-                    self._posteriors.add(posterior.mean, kl_per_unit(posterior, pl_module.prior))
+                    self._posteriors.add(posterior.mean, kl_per_unit(posterior, prior))
         self._look_at_machine(pl_module, images, batch_idx)
 
     def _compare_samples(self, samples: Tensor, images: Tensor) -> None:

@@ -73,8 +73,8 @@ class LatentGrid(FirstBatchCallback):
 
     def show(self, trainer: pl.Trainer, model: Any, stage: str, images: Tensor, condition: Any) -> None:
         prior = model.prior
-        start, end = prior.sample(torch.Size([2, self.rows]))
         drawn = model.sample_condition(self.rows) if isinstance(model, Conditional) else None
+        start, end = model.sample_latents(self.rows, drawn), model.sample_latents(self.rows, drawn)
         log_image(trainer, f"{stage}/interpolations", self._between(model, start, end, drawn))
         rows = min(self.rows, len(images) // 2)
         if isinstance(model, Encodes) and rows:
@@ -91,8 +91,9 @@ class LatentGrid(FirstBatchCallback):
 
     def _between(self, model: Any, start: Tensor, end: Tensor, condition: Any) -> Tensor:
         # Step by step, so that a condition of one row needs no repeating, whatever it is made of.
+        prior = model.conditional_prior(condition)
         columns = [
-            model.decode_images(interpolate_latents(start, end, step / (self.steps - 1), model.prior), condition)
+            model.decode_images(interpolate_latents(start, end, step / (self.steps - 1), prior), condition)
             for step in range(self.steps)
         ]
         return image_grid(torch.stack(columns, 1).flatten(0, 1), self.steps)

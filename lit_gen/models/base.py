@@ -258,8 +258,7 @@ class GenerativeModel(LitGenModule):
         """The sampling procedure of the model, called by :meth:`sample`: ``(num_samples, *image_shape)`` in [0, 1]."""
         if not isinstance(self, Decodes):
             raise NotImplementedError(f"{type(self).__name__} must define draw")
-        z = self.prior.sample(torch.Size([num_samples]))
-        return self.decode_images(z, condition)
+        return self.decode_images(self.sample_latents(num_samples, condition), condition)
 
     def unpack(self, batch: Batch) -> tuple[Tensor, Any]:
         """Images and condition of a batch ``(images, target)``.

@@ -74,6 +74,19 @@ class Decodes(ABC):
     def prior(self) -> Distribution:
         """p(z), batch shape ``()``, event shape ``latent_shape``, on the model's device."""
 
+    def conditional_prior(self, condition: Any = None) -> Distribution:
+        """p(z given the condition), from which images are drawn.
+
+        Its batch shape is ``()`` where it is one for all, else ``(B,)``. A model whose latents depend on the condition
+        overrides it, and keeps :attr:`prior` for what stands in where no condition is known.
+        """
+        return self.prior
+
+    def sample_latents(self, num_samples: int, condition: Any = None) -> Tensor:
+        """``(num_samples, *latent_shape)`` from :meth:`conditional_prior`; a condition is that of so many images."""
+        prior = self.conditional_prior(condition)
+        return prior.sample() if prior.batch_shape else prior.sample(torch.Size([num_samples]))
+
     @abstractmethod
     def decode(self, z: Tensor, condition: Any = None) -> Distribution | Tensor:
         """``(B, *latent_shape)`` -> p(x given z) over ``(B, C, H, W)``, or images where the model has no likelihood."""

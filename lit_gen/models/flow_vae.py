@@ -92,7 +92,7 @@ class FlowVAE(VAE):
         return min(1.0, 0.01 + self.trainer.global_step / self.annealing_steps)
 
     def objective(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
-        posterior, prior = self.encode(images, condition), self.prior
+        posterior, prior = self.encode(images, condition), self.conditional_prior(condition)
         z = posterior.rsample()
         reconstruction = self.decode(z, condition).log_prob(images)
         # Equation 15: ln q(z_K) is ln q(z_0) less the log-determinants. Nothing is known in closed form.

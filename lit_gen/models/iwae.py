@@ -164,7 +164,7 @@ class IWAE(VAE):
         return self.generative(0, z, condition)
 
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
-        h = self.prior.sample(torch.Size([num_samples]))
+        h = self.sample_latents(num_samples, condition)
         for layer in reversed(range(1, len(self.latent_dims))):
             h = self.generative(layer, h, condition).sample()
         return self.generative(0, h, condition).mean
@@ -207,7 +207,7 @@ class IWAE(VAE):
         latents = [latent.view_as(latent) for latent in latents]
         rows = images.expand(samples, *images.shape).flatten(0, 1)
         reconstruction = self.generative(0, latents[0], condition_of_rows).log_prob(rows)
-        log_prior = self.prior.log_prob(latents[-1])
+        log_prior = self.conditional_prior(condition_of_rows).log_prob(latents[-1])
         for layer, (below, above) in enumerate(pairwise(latents), 1):
             log_prior = log_prior + self.generative(layer, above, condition_of_rows).log_prob(below)
         return Samples(latents, reconstruction.unflatten(0, shape), log_prior.unflatten(0, shape), log_posterior)

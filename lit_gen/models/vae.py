@@ -107,7 +107,7 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         z = posterior.rsample()
         # Equation 3 with L = 1: the KL in closed form, one sample for the expected log-likelihood.
         reconstruction = self.decode(z, condition).log_prob(images)
-        kl = kl_divergence(posterior, self.prior, z)
+        kl = kl_divergence(posterior, self.conditional_prior(condition), z)
         return variational_bound(reconstruction, kl, self.kl_weight_now())
 
     @torch.no_grad()
@@ -118,7 +118,7 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
     @torch.no_grad()
     def lower_bound(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> Tensor:
         """k-sample importance-weighted bound on log p(x), ``(B,)`` nats, the whole batch at once, in chunks."""
-        posterior, prior = self.encode(images, condition), self.prior
+        posterior, prior = self.encode(images, condition), self.conditional_prior(condition)
 
         def log_weights(samples: int) -> Tensor:
             z = posterior.sample(torch.Size([samples]))

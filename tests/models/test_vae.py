@@ -9,6 +9,7 @@ from torch.distributions import Independent, Normal
 from lit_gen.models import VAE
 from lit_gen.models.base import Decodes, Encodes, HasLowerBound, HasTrajectory, Reconstructs
 from lit_gen.networks import MLP, ConvDecoder, ConvEncoder, GaussianLikelihood
+from tests.conditional import ClassVAE
 
 
 def test_objective_is_equation_3() -> None:
@@ -107,3 +108,34 @@ def test_bits_per_dim_of_a_uniform_guess() -> None:
         torch.nn.init.zeros_(parameter)
     terms = model.objective(torch.ones(1, 1, 4, 4))
     assert terms.reconstruction.item() == pytest.approx(-16 * math.log(2))
+
+
+class ClassPriorVAE(ClassVAE):
+    """A VAE whose prior has a mean for each class."""
+
+    def conditional_prior(self, condition: torch.Tensor | None = None) -> Independent:
+        assert condition is not None
+        means = torch.nn.functional.one_hot(condition, self.latent_dim).float()
+        return Independent(Normal(means, torch.ones_like(means)), 1)
+
+
+def test_a_variant_overrides_the_prior_given_a_condition() -> None:
+    torch.manual_seed(0)
+    model = ClassPriorVAE((1, 4, 4), num_classes=4)
+    images, classes = (torch.rand(6, 1, 4, 4) > 0.5).float(), torch.arange(6) % 4
+    centre = torch.eye(4)[classes]
+    posterior = model.encode(images, classes)
+    closed_form = 0.5 * (posterior.variance + (posterior.mean - centre) ** 2 - 1 - posterior.variance.log()).sum(1)
+    torch.testing.assert_close(model.objective(images, classes).kl, closed_form)
+
+    # The k-sample bound weighs with the prior of each image's own class: it meets plain Monte Carlo from that prior.
+    z = centre + torch.randn(100_000, 6, 4)
+    with torch.no_grad():
+        rows = images.expand(100_000, *images.shape).flatten(0, 1)
+        log_likelihood = model.decode(z.flatten(0, 1), classes.repeat(100_000)).log_prob(rows).unflatten(0, (-1, 6))
+    expected = log_likelihood.logsumexp(0) - math.log(100_000)
+    torch.testing.assert_close(model.lower_bound(images, 5000, classes), expected, atol=0.05, rtol=0)
+
+    latents = model.sample_latents(4000, torch.full((4000,), 2))
+    torch.testing.assert_close(latents.mean(0), torch.tensor([0.0, 0, 1, 0]), atol=0.1, rtol=0)
+    assert model.sample(3, torch.tensor([0, 1, 2])).shape == (3, 1, 4, 4)
