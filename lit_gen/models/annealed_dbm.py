@@ -1,7 +1,7 @@
 """The path along which the partition function of a deep Boltzmann machine is annealed."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,9 +9,7 @@ from torch.nn.functional import softplus
 
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import AnnealedPath
-
-if TYPE_CHECKING:
-    from lit_gen.models.dbm import DBM
+from lit_gen.networks import DeepBoltzmannMachine
 
 
 class OddLayers(NamedTuple):
@@ -41,7 +39,7 @@ class AnnealedDBM(AnnealedPath[OddLayers]):
         machine: the machine; its parameters must not change meanwhile.
     """
 
-    def __init__(self, machine: "DBM") -> None:
+    def __init__(self, machine: DeepBoltzmannMachine) -> None:
         self.machine = machine
         self.base = machine.base
         self.biases = machine.hidden_biases()

@@ -3,6 +3,7 @@
 from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
+from lit_gen.networks.deep_boltzmann import DeepBoltzmannMachine
 from lit_gen.networks.flows import (
     MADE,
     AutoregressiveTransform,
@@ -38,6 +39,7 @@ __all__ = [
     "ConvBoltzmannLayer",
     "ConvDecoder",
     "ConvEncoder",
+    "DeepBoltzmannMachine",
     "DiscretizedLogisticLikelihood",
     "Flow",
     "FlowFactory",

@@ -35,13 +35,13 @@ def toy(**arguments: Any) -> DBM:
     model = DBM((1, 1, 5), (4, 3), **arguments).double()
     i, j, k = (torch.arange(size, dtype=torch.float64) for size in (5, 4, 3))
     with torch.no_grad():
-        model.weights[0].copy_(0.9 * torch.sin(1 + 4 * i[:, None] + j))
-        model.weights[1].copy_(0.7 * torch.cos(2 + 3 * j[:, None] + k))
-        model.visible.get_parameter("bias").copy_(0.2 * torch.cos(i))
+        model.machine.weights[0].copy_(0.9 * torch.sin(1 + 4 * i[:, None] + j))
+        model.machine.weights[1].copy_(0.7 * torch.cos(2 + 3 * j[:, None] + k))
+        model.machine.visible.get_parameter("bias").copy_(0.2 * torch.cos(i))
         # As after pretraining: the bias of the first layer is the sum of two.
-        model.biases[0].copy_(-0.3 + 0.1 * j)
-        model.greedy_biases[0].copy_(torch.full_like(j, 0.2))
-        model.biases[1].copy_(0.15 * torch.sin(1 + k))
+        model.machine.biases[0].copy_(-0.3 + 0.1 * j)
+        model.machine.greedy_biases[0].copy_(torch.full_like(j, 0.2))
+        model.machine.biases[1].copy_(0.15 * torch.sin(1 + k))
     return model
 
 
@@ -56,11 +56,11 @@ def three_layers() -> DBM:
 
 def log_joint(model: DBM) -> tuple[Tensor, list[Tensor]]:
     """-E of every state, from scratch, and the states of all layers in the same order."""
-    sizes = [model.visible.num_units, *model.hidden_dims]
+    sizes = [model.machine.visible.num_units, *model.machine.hidden_dims]
     states = list(binary_states(sum(sizes)).split(sizes, 1))
-    biases = [model.visible.get_parameter("bias"), *model.hidden_biases()]
+    biases = [model.machine.visible.get_parameter("bias"), *model.machine.hidden_biases()]
     total = sum(layer @ bias for layer, bias in zip(states, biases, strict=True))
-    for weight, (below, above) in zip(model.weights, itertools.pairwise(states), strict=True):
+    for weight, (below, above) in zip(model.machine.weights, itertools.pairwise(states), strict=True):
         total = total + torch.einsum("bi,ij,bj->b", below, weight, above)
     return total, states
 
@@ -82,7 +82,7 @@ def test_energies_are_those_of_every_state(make: Any) -> None:
     joint, states = log_joint(model)
     torch.testing.assert_close(-model.energy(tuple(states)), joint, rtol=0, atol=1e-12)
     # Odd layers summed out, group by group of equal pixels and even layers.
-    even = torch.cat([states[0], *(states[number] for number in model.even)], 1)
+    even = torch.cat([states[0], *(states[number] for number in model.machine.even)], 1)
     groups, group = even.unique(dim=0, return_inverse=True)
     sums = torch.stack([torch.logsumexp(joint[group == number], 0) for number in range(len(groups))])
     torch.testing.assert_close(-model.model_energy(tuple(states)), sums[group], rtol=0, atol=1e-12)
@@ -100,7 +100,7 @@ def test_golden_numbers() -> None:
     torch.testing.assert_close(
         bound, torch.tensor([-4.815082965, -3.125486730, -4.244703718], dtype=torch.float64), rtol=0, atol=1e-9
     )
-    first, second = model.mean_field(as_images(IMAGES[:1], model), tolerance=1e-14)
+    first, second = model.machine.mean_field(IMAGES[:1], tolerance=1e-14)
     golden = ([0.32678183, 0.62698625, 0.20295926, 0.65343412], [0.5341661, 0.64287914, 0.62208109])
     torch.testing.assert_close(first[0], torch.tensor(golden[0], dtype=torch.float64), rtol=0, atol=1e-8)
     torch.testing.assert_close(second[0], torch.tensor(golden[1], dtype=torch.float64), rtol=0, atol=1e-8)
@@ -109,14 +109,16 @@ def test_golden_numbers() -> None:
 @pytest.mark.parametrize("make", [toy, three_layers])
 def test_mean_field_bounds_and_is_stationary(make: Any) -> None:
     model = make()
-    visible = binary_states(model.visible.num_units)
-    images = as_images(visible, model)
+    visible = binary_states(model.machine.visible.num_units)
     exact = log_marginal(model, visible) + model.exact_log_partition()
-    values = [-model.variational_free_energy(images, model.mean_field(images, steps)) for steps in (1, 2, 5, 200)]
+    values = [
+        -model.machine.variational_free_energy(visible, model.machine.mean_field(visible, steps))
+        for steps in (1, 2, 5, 200)
+    ]
     for lower, higher in itertools.pairwise([*values, exact]):
         assert (lower <= higher + 1e-6).all(), "each update of a layer raises the bound"
-    posterior = [part.clone().requires_grad_() for part in model.mean_field(images, 2000, 1e-15)]
-    model.variational_free_energy(images, posterior).sum().backward()
+    posterior = [part.clone().requires_grad_() for part in model.machine.mean_field(visible, 2000, 1e-15)]
+    model.machine.variational_free_energy(visible, posterior).sum().backward()
     for part in posterior:
         assert part.grad is not None
         assert part.grad.abs().max() < 1e-6
@@ -125,14 +127,14 @@ def test_mean_field_bounds_and_is_stationary(make: Any) -> None:
 def test_without_the_second_layer_it_is_an_rbm() -> None:
     model = toy()
     with torch.no_grad():
-        model.weights[1].zero_()
+        model.machine.weights[1].zero_()
     hidden = binary_states(4)
-    first = model.biases[0] + model.greedy_biases[0]
-    visible = model.visible.get_parameter("bias")
+    first = model.machine.biases[0] + model.machine.greedy_biases[0]
+    visible = model.machine.visible.get_parameter("bias")
     rbm = torch.logsumexp(
-        hidden @ first + torch.nn.functional.softplus(visible + hidden @ model.weights[0].T).sum(1), 0
+        hidden @ first + torch.nn.functional.softplus(visible + hidden @ model.machine.weights[0].T).sum(1), 0
     )
-    expected = rbm + torch.nn.functional.softplus(model.biases[1]).sum()
+    expected = rbm + torch.nn.functional.softplus(model.machine.biases[1]).sum()
     torch.testing.assert_close(model.exact_log_partition(), expected.detach(), rtol=0, atol=1e-12)
 
 
@@ -173,15 +175,17 @@ def test_annealing_of_gaussian_pixels() -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.5 * torch.randn_like(parameter))
-        model.visible.get_buffer("offset").fill_(0.3)
-    path = AnnealedDBM(model)
+        model.machine.visible.get_buffer("offset").fill_(0.3)
+    path = AnnealedDBM(model.machine)
     grid = torch.linspace(-40, 40, 20001, dtype=torch.float64)[:, None]
     step = (grid[1] - grid[0]).item()
     odd, even = binary_states(3), binary_states(2)
     for beta in (0.0, 0.37, 1.0):
         densities = path.log_density(path.state([odd]), beta)
         for units, density in zip(odd, densities, strict=True):
-            base = sum((eta * part).sum(1) for eta, part in zip(path.base, model.visible.statistics(grid), strict=True))
+            base = sum(
+                (eta * part).sum(1) for eta, part in zip(path.base, model.machine.visible.statistics(grid), strict=True)
+            )
             terms = []
             for above in even:
                 rows = (grid, units.expand(len(grid), -1), above.expand(len(grid), -1))
@@ -196,13 +200,12 @@ def test_annealing_of_gaussian_pixels() -> None:
 def test_gradient_is_that_of_the_bound_when_states_are_exact() -> None:
     model = toy(negative_phase=lambda: ContrastiveDivergence(1))
     joint, states = log_joint(model)
-    images = as_images(IMAGES, model)
-    posterior = model.mean_field(images, tolerance=1e-14)
-    parameters = [*model.weights, *model.biases, model.visible.get_parameter("bias")]
-    bound = (-model.variational_free_energy(images, posterior)).mean() - torch.logsumexp(joint, 0)
+    posterior = model.machine.mean_field(IMAGES, tolerance=1e-14)
+    parameters = [*model.machine.weights, *model.machine.biases, model.machine.visible.get_parameter("bias")]
+    bound = (-model.machine.variational_free_energy(IMAGES, posterior)).mean() - torch.logsumexp(joint, 0)
     expected = torch.autograd.grad(-bound, parameters)
     weights = log_joint(model)[0].softmax(0).detach()
-    loss = model.variational_free_energy(images, posterior).mean()
+    loss = model.machine.variational_free_energy(IMAGES, posterior).mean()
     loss = loss - (weights * model.model_energy(tuple(states))).sum()
     for ours, theirs in zip(torch.autograd.grad(loss, parameters), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
@@ -213,11 +216,14 @@ def test_greedy_gradient_is_the_published_rule() -> None:
     model = toy()
     below = IMAGES
     for number, data in ((1, below), (2, torch.randint(0, 2, (6, 4)).double())):
-        factor = model.doubled(number)
+        factor = model.machine.doubled(number)
         assert factor == (2 if number == 1 else 1)
-        probabilities = torch.sigmoid(factor * (data @ model.weights[number - 1] + model.biases[number - 1]))
+        probabilities = torch.sigmoid(
+            factor * (data @ model.machine.weights[number - 1] + model.machine.biases[number - 1])
+        )
         weight, bias = torch.autograd.grad(
-            model.greedy_energy(number, data).sum(), [model.weights[number - 1], model.biases[number - 1]]
+            model.machine.greedy_energy(number, data).sum(),
+            [model.machine.weights[number - 1], model.machine.biases[number - 1]],
         )
         torch.testing.assert_close(weight, -(data.T @ probabilities))
         torch.testing.assert_close(bias, -probabilities.sum(0))
@@ -233,9 +239,9 @@ def test_centred_gradient_is_that_of_centred_coordinates() -> None:
     weights = torch.randn(len(joint), dtype=torch.float64)  # any difference of expectations
     weights -= weights.mean()
     (weights * model.energy(tuple(states))).sum().backward()
-    model.centre_gradients()
+    model.machine.centre_gradients(model.centres.split(model.machine.sizes))
 
-    centred_weights = [weight.detach().clone().requires_grad_() for weight in model.weights]
+    centred_weights = [weight.detach().clone().requires_grad_() for weight in model.machine.weights]
     centred_biases = [torch.zeros(size, dtype=torch.float64, requires_grad=True) for size in sizes]
     shifted = [state - centre for state, centre in zip(states, centres, strict=True)]
     energy = -sum(layer @ bias for layer, bias in zip(shifted, centred_biases, strict=True))
@@ -244,10 +250,10 @@ def test_centred_gradient_is_that_of_centred_coordinates() -> None:
     (weights * energy).sum().backward()
     step = 1e-3
     # A step in centred coordinates, written in plain ones.
-    for ours, theirs in zip(model.weights, centred_weights, strict=True):
+    for ours, theirs in zip(model.machine.weights, centred_weights, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-10)
     changes = [-step * gradient(weight) for weight in centred_weights]
-    plain = [model.visible.get_parameter("bias"), *model.biases]
+    plain = [model.machine.visible.get_parameter("bias"), *model.machine.biases]
     for number, bias in enumerate(plain):
         change = -step * gradient(centred_biases[number])
         if number > 0:
@@ -266,11 +272,11 @@ def test_autocast_changes_nothing() -> None:
     for precise in (True, False):
         model.zero_grad()
         model.energy(state)[::7].sum().backward()
-        path = AnnealedDBM(model)
+        path = AnnealedDBM(model.machine)
         with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
-            model.centre_gradients()
+            model.machine.centre_gradients(model.centres.split(model.machine.sizes))
             values.append([path.log_density(path.state([odd]), 1.0), model.model_energy(state)])
-        gradients.append([gradient(part).clone() for part in [*model.weights, *model.biases]])
+        gradients.append([gradient(part).clone() for part in [*model.machine.weights, *model.machine.biases]])
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-4)
     torch.testing.assert_close(values[1], values[0], rtol=0, atol=1e-5)
 
@@ -306,9 +312,15 @@ def test_each_stage_trains_its_own_parameters(tmp_path: Path) -> None:
     run = trainer(tmp_path, max_epochs=4, callbacks=[changes], log_every_n_steps=1)
     run.fit(model, data())
     first, second, joint, discriminative = changes.moved
-    assert first == {"weights.0", "biases.0", "visible.bias"}
-    assert second == {"weights.1", "biases.1", "greedy_biases.0"}
-    assert joint == {"weights.0", "weights.1", "biases.0", "biases.1", "visible.bias"}
+    assert first == {"machine.weights.0", "machine.biases.0", "machine.visible.bias"}
+    assert second == {"machine.weights.1", "machine.biases.1", "machine.greedy_biases.0"}
+    assert joint == {
+        "machine.weights.0",
+        "machine.weights.1",
+        "machine.biases.0",
+        "machine.biases.1",
+        "machine.visible.bias",
+    }
     assert {name.split(".")[0] for name in discriminative} == {"classifier"}
     assert {f"train/{name}" for name in ("layer1/loss", "layer2/loss", "joint/loss", "loss", "accuracy")} <= set(
         run.callback_metrics
@@ -322,7 +334,13 @@ def test_fast_weights_are_those_of_the_stage(tmp_path: Path) -> None:
     model = small(negative_phase=lambda: phase, joint_epochs=1, discriminative_epochs=1, num_classes=3)
     trainer(tmp_path, max_epochs=3).fit(model, data())
     assert model.negative_phase is phase
-    assert set(phase.fast) == {"weights.0", "weights.1", "biases.0", "biases.1", "visible.bias"}
+    assert set(phase.fast) == {
+        "machine.weights.0",
+        "machine.weights.1",
+        "machine.biases.0",
+        "machine.biases.1",
+        "machine.visible.bias",
+    }
 
 
 def test_gibbs_steps_grow_with_the_epochs_of_the_joint_stage(tmp_path: Path) -> None:
@@ -340,8 +358,7 @@ def test_the_classifier_begins_as_the_mean_field() -> None:
     model = toy(joint_epochs=1, discriminative_epochs=1, num_classes=2)
     assert model.classifier is not None
     model.begin_stage(model.stages[-1])
-    images = as_images(IMAGES, model)
-    posterior = model.mean_field(images, tolerance=1e-14)
+    posterior = model.machine.mean_field(IMAGES, tolerance=1e-14)
     layers: list[Tensor] = []
     model.classifier.output.register_forward_hook(lambda module, inputs, output: layers.append(inputs[0]))
     model.classifier(IMAGES, posterior)
