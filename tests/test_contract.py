@@ -52,10 +52,13 @@ from lit_gen.networks import (
     ConvDecoder,
     ConvEncoder,
     DiscretizedLogisticLikelihood,
+    FlowPrior,
     GaussianVisible,
     InverseAutoregressiveFlow,
+    MixtureOfGaussians,
     PlanarFlow,
     Shape,
+    VampPrior,
 )
 from tests.conditional import ClassVAE
 from tests.movements import Movements
@@ -72,10 +75,12 @@ def small(input_shape: Shape, output_shape: Shape) -> MLP:
 MODELS: dict[str, Callable[[], LitGenModule]] = {
     "VAE": lambda: VAE(SHAPE, 4, small, small),
     "VAE-conv-logistic": lambda: VAE(SHAPE, 4, conv_encoder, conv_decoder, DiscretizedLogisticLikelihood),
+    "VAE-vamp": lambda: VAE(SHAPE, 4, small, small, latent_prior=vamp),
+    "VAE-mixture": lambda: VAE(SHAPE, 4, small, small, latent_prior=lambda d, s: MixtureOfGaussians(d, s, 3)),
     "IWAE": lambda: IWAE(SHAPE, [4], 6, lambda: PIWAE(2), small, small),
     "IWAE-two-layers": lambda: IWAE(SHAPE, [5, 3], 4, DReG, small, small, small, small),
     "FlowVAE": lambda: FlowVAE(SHAPE, 4, planar, small, small, annealing_steps=4),
-    "FlowVAE-iaf": lambda: FlowVAE(SHAPE, 4, autoregressive, small, small, annealing_steps=4),
+    "FlowVAE-iaf": lambda: FlowVAE(SHAPE, 4, autoregressive, small, small, annealing_steps=4, latent_prior=FlowPrior),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
@@ -111,6 +116,10 @@ def shapenets() -> ShapeNets3D:
 
 def shape_of(name: str) -> Shape:
     return VOXELS if name == "ShapeNets3D" else SHAPE
+
+
+def vamp(latent_dim: int, image_shape: Shape) -> VampPrior:
+    return VampPrior(latent_dim, image_shape, components=12)
 
 
 def planar(latent_dim: int) -> PlanarFlow:

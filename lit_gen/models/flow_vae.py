@@ -24,7 +24,9 @@ from lit_gen.networks import (
     LikelihoodFactory,
     NetworkFactory,
     PlanarFlow,
+    PriorFactory,
     Shape,
+    StandardNormal,
     build,
 )
 from lit_gen.objectives import LikelihoodTerms
@@ -50,6 +52,7 @@ class FlowVAE(VAE):
         likelihood: p(x given z) from the output of the decoder.
         annealing_steps: training steps over which the weight of log p(x, z) in the loss rises from 0.01 to 1, while the
             entropy of q keeps its own (equation 20); 0 gives the bound from the start.
+        latent_prior: p(z), as in :class:`VAE`.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -63,6 +66,7 @@ class FlowVAE(VAE):
         decoder: NetworkFactory = MLP,
         likelihood: LikelihoodFactory = BernoulliLikelihood,
         annealing_steps: int = 10_000,
+        latent_prior: PriorFactory = StandardNormal,
         optimizer: OptimizerCallable = FusedAdam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -72,6 +76,7 @@ class FlowVAE(VAE):
             encoder,
             decoder,
             likelihood,
+            latent_prior=latent_prior,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )

@@ -29,8 +29,10 @@ from lit_gen.networks import (
     LikelihoodFactory,
     Network,
     NetworkFactory,
+    PriorFactory,
     Recorded,
     Shape,
+    StandardNormal,
     build,
     full_precision,
 )
@@ -90,6 +92,7 @@ class IWAE(VAE):
         upper_encoder: network from h_l to mean and log standard deviation of q(h_l+1 given h_l), for every l.
         upper_decoder: network from h_l+1 to mean and log standard deviation of p(h_l given h_l+1), for every l.
         likelihood: p(x given h_1) from the output of the decoder.
+        latent_prior: p(h_L), as in :class:`VAE`.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -107,6 +110,7 @@ class IWAE(VAE):
         upper_encoder: NetworkFactory = GlorotMLP,
         upper_decoder: NetworkFactory = GlorotMLP,
         likelihood: LikelihoodFactory = BernoulliLikelihood,
+        latent_prior: PriorFactory = StandardNormal,
         optimizer: OptimizerCallable = FusedAdam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -118,6 +122,7 @@ class IWAE(VAE):
             image_shape, latent_dims[0], encoder, decoder, likelihood, optimizer=optimizer, lr_scheduler=lr_scheduler
         )
         self.latent_dims = tuple(latent_dims)
+        self.latent_prior = build(latent_prior, self.latent_dims[-1], self.image_shape)
         self.num_samples = num_samples
         self.estimator = build(estimator)
         self.estimator(torch.zeros(num_samples, 1))  # refuses an impossible number of samples now
@@ -133,12 +138,6 @@ class IWAE(VAE):
     @property
     def latent_shape(self) -> Shape:
         return (self.latent_dims[-1],)
-
-    @property
-    def prior(self) -> Distribution:
-        """p(h_L) = N(0, I)."""
-        zeros = next(self.parameters()).new_zeros(self.latent_dims[-1])
-        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
     def posterior(self, layer: int, below: Tensor, condition: Any = None) -> Distribution:
         """q(h_layer given the layer below), which for layer 1 is the image."""
@@ -252,6 +251,7 @@ class IWAE(VAE):
     @torch.no_grad()
     def on_train_start(self) -> None:
         """Start the pixels at the log-odds of the training images, once in the life of the model."""
+        super().on_train_start()
         known = bool(self.knows_data)
         self.knows_data.fill_(True)
         if not known and isinstance(self.decoder, GlorotMLP) and isinstance(self.likelihood, BernoulliLikelihood):

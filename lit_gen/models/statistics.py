@@ -39,3 +39,24 @@ def unit_statistics(
     total, squares, count = model.trainer.strategy.reduce(sums, reduce_op="sum")
     mean = total / count
     return mean, (squares / count - mean.square()).clamp(min=0), int(count[0])
+
+
+@torch.no_grad()
+def training_images(model: GenerativeModel, count: int) -> Tensor:
+    """Up to ``count`` training images, the same in all processes: ``(count, *image_shape)`` on the model's device.
+
+    To be called when a training starts or later: before that the loader does not exist.
+
+    Args:
+        model: attached to a trainer.
+        count: how many; an epoch may have fewer.
+    """
+    loader = model.trainer.train_dataloader
+    assert loader is not None
+    found: list[Tensor] = []
+    for number, batch in enumerate(loader):
+        if number >= model.trainer.num_training_batches or sum(map(len, found)) >= count:
+            break
+        found.append(model.unpack(batch)[0])
+    images: Tensor = model.trainer.strategy.broadcast(torch.cat(found)[:count])
+    return images.to(model.device)

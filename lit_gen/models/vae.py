@@ -17,12 +17,23 @@ from torch.distributions import Distribution, Independent, Normal
 from lit_gen.inference import importance_bound
 from lit_gen.models.base import Decodes, Encodes, HasLowerBound, LikelihoodModel, Reconstructs, repeat_condition
 from lit_gen.models.optimizers import FusedAdam
-from lit_gen.networks import MLP, BernoulliLikelihood, LikelihoodFactory, NetworkFactory, Shape, build, full_precision
+from lit_gen.models.statistics import training_images
+from lit_gen.networks import (
+    MLP,
+    BernoulliLikelihood,
+    LikelihoodFactory,
+    NetworkFactory,
+    PriorFactory,
+    Shape,
+    StandardNormal,
+    build,
+    full_precision,
+)
 from lit_gen.objectives import LikelihoodTerms, kl_divergence, variational_bound
 
 
 class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
-    """Variational autoencoder (Kingma & Welling 2013): Gaussian posterior and prior, any networks, any likelihood.
+    """Variational autoencoder (Kingma & Welling 2013): Gaussian posterior, any networks, prior and likelihood.
 
     A variant overrides :meth:`objective`, :attr:`prior`, :meth:`encode`, :meth:`decode` or :meth:`kl_weight_now`.
 
@@ -39,6 +50,8 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         likelihood: p(x given z) from the output of the decoder.
         kl_weight: weight of the KL term in the loss; 1 gives the bound, above 1 a beta-VAE.
         kl_warmup_steps: training steps over which the weight rises linearly from 0 (against posterior collapse).
+        latent_prior: p(z), built for the number of latents and the shape of images: a mixture, a :class:`VampPrior`, a
+            flow. Where torch knows no closed form of the KL, it is estimated by the sample that is decoded.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -52,6 +65,7 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         likelihood: LikelihoodFactory = BernoulliLikelihood,
         kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
+        latent_prior: PriorFactory = StandardNormal,
         optimizer: OptimizerCallable = FusedAdam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -68,6 +82,7 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         self.encoder = build(encoder, self.image_shape, (2 * latent_dim,))
         self.likelihood = build(likelihood, self.image_shape)
         self.decoder = build(decoder, (latent_dim,), self.likelihood.parameter_shape)
+        self.latent_prior = build(latent_prior, latent_dim, self.image_shape)
 
     @property
     def is_density(self) -> bool:  # type: ignore[override]
@@ -83,9 +98,8 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
 
     @property
     def prior(self) -> Distribution:
-        """p(z) = N(0, I)."""
-        zeros = next(self.parameters()).new_zeros(self.latent_dim)
-        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
+        """p(z): N(0, I), or what :attr:`latent_prior` makes of the encoder now."""
+        return self.latent_prior(self.encode)
 
     def encode(self, images: Tensor, condition: Any = None) -> Distribution:
         """q(z given x) = N(mu, diag(sigma^2)), the network giving mu and log sigma^2 (appendix C.2)."""
@@ -105,7 +119,7 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
     def objective(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
         posterior = self.encode(images, condition)
         z = posterior.rsample()
-        # Equation 3 with L = 1: the KL in closed form, one sample for the expected log-likelihood.
+        # Equation 3 with L = 1: the KL in closed form where there is one, one sample for the expected log-likelihood.
         reconstruction = self.decode(z, condition).log_prob(images)
         kl = kl_divergence(posterior, self.conditional_prior(condition), z)
         return variational_bound(reconstruction, kl, self.kl_weight_now())
@@ -128,3 +142,6 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
             return reconstruction + prior.log_prob(z) - posterior.log_prob(z)
 
         return importance_bound(log_weights, num_samples, len(images))
+
+    def on_train_start(self) -> None:
+        self.latent_prior.start(lambda count: training_images(self, count))

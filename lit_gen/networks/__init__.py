@@ -25,6 +25,7 @@ from lit_gen.networks.likelihood import (
 from lit_gen.networks.mean_field import MeanFieldClassifier
 from lit_gen.networks.mlp import MLP, GlorotMLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
+from lit_gen.networks.priors import FlowPrior, MixtureOfGaussians, Prior, PriorFactory, StandardNormal, VampPrior
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
@@ -43,6 +44,7 @@ __all__ = [
     "DiscretizedLogisticLikelihood",
     "Flow",
     "FlowFactory",
+    "FlowPrior",
     "GaussianLikelihood",
     "GaussianVisible",
     "GlorotMLP",
@@ -50,16 +52,21 @@ __all__ = [
     "Likelihood",
     "LikelihoodFactory",
     "MeanFieldClassifier",
+    "MixtureOfGaussians",
     "Natural",
     "Network",
     "NetworkFactory",
     "PlanarFlow",
     "PlanarTransform",
+    "Prior",
+    "PriorFactory",
     "RadialFlow",
     "RadialTransform",
     "Recorded",
     "Shape",
+    "StandardNormal",
     "State",
+    "VampPrior",
     "VisibleFactory",
     "VisibleLayer",
     "build",
