@@ -93,6 +93,8 @@ class IWAE(VAE):
         upper_decoder: network from h_l+1 to mean and log standard deviation of p(h_l given h_l+1), for every l.
         likelihood: p(x given h_1) from the output of the decoder.
         latent_prior: p(h_L), as in :class:`VAE`.
+        warmup_samples: k of the first epochs, where fewer samples teach as much in a fraction of the time.
+        warmup_epochs: number of those.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -111,13 +113,18 @@ class IWAE(VAE):
         upper_decoder: NetworkFactory = GlorotMLP,
         likelihood: LikelihoodFactory = BernoulliLikelihood,
         latent_prior: PriorFactory = StandardNormal,
+        warmup_samples: int = 5,
+        warmup_epochs: int = 0,
         optimizer: OptimizerCallable = FusedAdam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         if not latent_dims or min(latent_dims) < 1:
             raise ValueError(f"latent_dims must name at least one layer of at least 1 unit, got {list(latent_dims)}")
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+        if min(num_samples, warmup_samples) < 1 or warmup_epochs < 0:
+            raise ValueError(
+                "num_samples and warmup_samples must be at least 1 and warmup_epochs not negative, got"
+                f" {num_samples}, {warmup_samples} and {warmup_epochs}"
+            )
         super().__init__(
             image_shape, latent_dims[0], encoder, decoder, likelihood, optimizer=optimizer, lr_scheduler=lr_scheduler
         )
@@ -126,6 +133,10 @@ class IWAE(VAE):
         self.num_samples = num_samples
         self.estimator = build(estimator)
         self.estimator(torch.zeros(num_samples, 1))  # refuses an impossible number of samples now
+        if warmup_epochs:
+            self.estimator(torch.zeros(warmup_samples, 1))
+        self.warmup_samples = warmup_samples
+        self.warmup_epochs = warmup_epochs
         self.upper_encoder: Stack | None = None
         self.upper_decoder: Stack | None = None
         if layers := list(pairwise(self.latent_dims)):
@@ -211,9 +222,14 @@ class IWAE(VAE):
             log_prior = log_prior + self.generative(layer, above, condition_of_rows).log_prob(below)
         return Samples(latents, reconstruction.unflatten(0, shape), log_prior.unflatten(0, shape), log_posterior)
 
+    def num_samples_now(self) -> int:
+        """k at this epoch of a training; elsewhere ``num_samples``."""
+        warming = self.training and self._trainer is not None and self.current_epoch < self.warmup_epochs
+        return self.warmup_samples if warming else self.num_samples
+
     def objective(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
         first, pathwise = self.posterior(1, images, condition), self.estimator.pathwise
-        drawn = self.infer(images, first, self.num_samples, condition, pathwise)
+        drawn = self.infer(images, first, self.num_samples_now(), condition, pathwise)
         log_weights = drawn.log_weights.detach()
         weights = self.estimator(log_weights)
         log_joint = drawn.reconstruction + drawn.log_prior

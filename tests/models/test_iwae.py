@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -13,8 +14,10 @@ from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from lit_gen.data import Synthetic
 from lit_gen.models import CIWAE, IWAE, MIWAE, PIWAE, VAE, DReG, GradientEstimator, Reparametrized, load_model
+from lit_gen.models.iwae import Samples
 from lit_gen.networks import MLP, GlorotMLP, Likelihood, Shape
 from lit_gen.objectives import importance_weighted_bound
+from tests.callbacks.tiny import data, trainer
 from tests.linear_gaussian import OFFSET, POSTERIOR_MEAN, PRECISION, VARIANCE, WEIGHTS, X
 
 
@@ -347,12 +350,30 @@ def test_samples_draw_the_layers_between_and_latents_decode_through_their_means(
     assert ((drawn.mean(0) - expected).abs() < 6 * error).all()
 
 
+def test_the_first_epochs_draw_fewer_samples(tmp_path: Path) -> None:
+    drawn = []
+
+    class Watched(IWAE):
+        def infer(self, *args: Any, **kwargs: Any) -> Samples:
+            samples = super().infer(*args, **kwargs)
+            drawn.append((self.training, len(samples.reconstruction)))
+            return samples
+
+    model = Watched((1, 8, 8), [3], 4, encoder=small, decoder=small, warmup_samples=2, warmup_epochs=1)
+    trainer(tmp_path, max_epochs=3, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0).fit(
+        model, data()
+    )
+    assert drawn == [(True, 2), (False, 4), (True, 4), (False, 4), (True, 4), (False, 4)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"latent_dims": []}, "latent_dims must name at least one layer"),
         ({"latent_dims": [3, 0]}, "at least 1 unit"),
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
+        ({"num_samples": 0}, "warmup_epochs not negative, got 0, 5 and 0"),
+        ({"warmup_epochs": -1}, "warmup_epochs not negative, got 50, 5 and -1"),
+        ({"warmup_epochs": 1, "estimator": lambda: PIWAE(2)}, "5 samples cannot be shared evenly by 2 groups"),
         ({"num_samples": 5, "estimator": MIWAE}, "5 samples cannot be shared evenly by 8 groups"),
         ({"estimator": lambda: CIWAE(1.5)}, r"beta must lie in 0\.\.1"),
     ],
