@@ -337,9 +337,9 @@ class LikelihoodModel(GenerativeModel):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, condition = self.unpack(batch)
-        terms = self.objective(images, condition)
-        self.log_training(self._named(terms))
-        return terms.loss.mean()
+        loss, values = self.measure(images, condition)
+        self.log_training(values)
+        return loss.mean()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate("val", batch)
@@ -350,13 +350,19 @@ class LikelihoodModel(GenerativeModel):
     def _evaluate(self, stage: str, batch: Batch) -> None:
         images, condition = self.unpack(batch)
         with torch.no_grad():
-            values = self._named(self.objective(images, condition))
+            _, values = self.measure(images, condition)
         if "elbo" in values:
             values["bits_per_dim"] = bits_per_dim(values["elbo"], math.prod(self.image_shape), self.is_density)
         self.log_evaluation(stage, values, len(images))
 
+    def measure(self, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of each image and the values to log; a model that has more to tell than its terms overrides it."""
+        terms = self.objective(images, condition)
+        return terms.loss, self.named(terms)
+
     @staticmethod
-    def _named(terms: LikelihoodTerms) -> dict[str, Tensor]:
+    def named(terms: LikelihoodTerms) -> dict[str, Tensor]:
+        """The terms that there are, by name."""
         return {name: value for name, value in terms._asdict().items() if value is not None}
 
     def configure_optimizers(self) -> Any:
