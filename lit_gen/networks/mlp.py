@@ -37,6 +37,7 @@ class MLP(Network):
         output_shape: shape of one output, without the batch.
         hidden_dims: width of each hidden layer.
         activation: non-linearity after each hidden layer.
+        batch_norm: batch normalization before each non-linearity.
     """
 
     def __init__(
@@ -45,12 +46,16 @@ class MLP(Network):
         output_shape: Shape,
         hidden_dims: Sequence[int] = (500,),
         activation: Activation = "tanh",
+        batch_norm: bool = False,
     ) -> None:
         super().__init__(input_shape, output_shape)
         widths = [math.prod(self.input_shape), *hidden_dims]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+            layers.append(nn.Linear(before, after))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(after))
+            layers.append(ACTIVATIONS[activation]())
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.output_shape)))
 
     def forward(self, x: Tensor) -> Tensor:
