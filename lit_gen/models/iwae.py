@@ -15,36 +15,25 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution
 
 from lit_gen.inference import importance_bound
 from lit_gen.models.base import repeat_condition
 from lit_gen.models.gradient_estimators import EstimatorFactory, Reparametrized
+from lit_gen.models.layered import LayeredVAE, Stack, gaussian, part_of
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.models.statistics import unit_statistics
-from lit_gen.models.vae import VAE
 from lit_gen.networks import (
     BernoulliLikelihood,
     GlorotMLP,
     LikelihoodFactory,
-    Network,
     NetworkFactory,
     PriorFactory,
-    Recorded,
     Shape,
     StandardNormal,
     build,
-    full_precision,
 )
 from lit_gen.objectives import LikelihoodTerms, weighted_surrogate
-
-
-class Stack(Recorded, nn.ModuleList):
-    """Networks made by one factory, the lowest first; recorded as one of them."""
-
-    def specification(self, skip: int = 0) -> dict[str, Any]:
-        first: Network = self[0]  # type: ignore[assignment]
-        return first.specification(first.sizes)
 
 
 class Samples(NamedTuple):
@@ -65,7 +54,7 @@ class Samples(NamedTuple):
         return self.reconstruction + self.log_prior - self.log_posterior
 
 
-class IWAE(VAE):
+class IWAE(LayeredVAE):
     """Importance weighted autoencoder (Burda et al. 2015): a VAE of one or more stochastic layers, trained by L_k.
 
     Layers are h_1 .. h_L from the image upwards, each a diagonal Gaussian given its neighbour; ``elbo``,
@@ -146,19 +135,9 @@ class IWAE(VAE):
 
     # ---- the distributions
 
-    @property
-    def latent_shape(self) -> Shape:
-        return (self.latent_dims[-1],)
-
     def posterior(self, layer: int, below: Tensor, condition: Any = None) -> Distribution:
         """q(h_layer given the layer below), which for layer 1 is the image."""
-        return _gaussian(self.encoder if layer == 1 else _part(self.upper_encoder, layer - 2), below)
-
-    def generative(self, layer: int, above: Tensor, condition: Any = None) -> Distribution:
-        """p(h_layer given the layer above); layer 0 is the image."""
-        if layer == 0:
-            return super().decode(above, condition)
-        return _gaussian(_part(self.upper_decoder, layer - 1), above)
+        return gaussian(self.encoder if layer == 1 else part_of(self.upper_encoder, layer - 2), below)
 
     def encode(self, images: Tensor, condition: Any = None) -> Distribution:
         """q(h_L given h_L-1), at the means of the layers between."""
@@ -166,18 +145,6 @@ class IWAE(VAE):
         for layer in range(2, len(self.latent_dims) + 1):
             posterior = self.posterior(layer, posterior.mean, condition)
         return posterior
-
-    def decode(self, z: Tensor, condition: Any = None) -> Distribution:
-        """p(x given h_1), at the means of the layers between."""
-        for layer in reversed(range(1, len(self.latent_dims))):
-            z = self.generative(layer, z, condition).mean
-        return self.generative(0, z, condition)
-
-    def draw(self, num_samples: int, condition: Any = None) -> Tensor:
-        h = self.sample_latents(num_samples, condition)
-        for layer in reversed(range(1, len(self.latent_dims))):
-            h = self.generative(layer, h, condition).sample()
-        return self.generative(0, h, condition).mean
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
@@ -276,14 +243,3 @@ class IWAE(VAE):
     def compiled_parts(self) -> list[nn.Module]:
         stacks = [stack for stack in (self.upper_encoder, self.upper_decoder) if stack is not None]
         return [*super().compiled_parts(), *(part for stack in stacks for part in stack)]
-
-
-def _part(stack: Stack | None, number: int) -> nn.Module:
-    assert stack is not None, "a model of one stochastic layer has none above"
-    return stack[number]
-
-
-def _gaussian(network: nn.Module, given: Tensor) -> Distribution:
-    """A diagonal Gaussian from its mean and log standard deviation (not the log-variance of :class:`VAE`)."""
-    mean, log_std = full_precision(network(given)).chunk(2, dim=1)
-    return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1, validate_args=False)
