@@ -16,6 +16,7 @@ from lit_gen.data import Synthetic
 from lit_gen.models import (
     DBM,
     DBN,
+    HMCVAE,
     IWAE,
     PIWAE,
     RBM,
@@ -81,6 +82,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "IWAE-two-layers": lambda: IWAE(SHAPE, [5, 3], 4, DReG, small, small, small, small),
     "FlowVAE": lambda: FlowVAE(SHAPE, 4, planar, small, small, annealing_steps=4),
     "FlowVAE-iaf": lambda: FlowVAE(SHAPE, 4, autoregressive, small, small, annealing_steps=4, latent_prior=FlowPrior),
+    "HMCVAE": lambda: HMCVAE(SHAPE, 4, 2, 0.05, "learned", 0.5, small, small, reverse=small),
+    "HMCVAE-conv": lambda: HMCVAE(SHAPE, 4, 1, encoder=conv_encoder, decoder=conv_decoder, reverse=None),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),

@@ -9,6 +9,7 @@ from lit_gen.models.dbn import DBN
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.flow_vae import FlowVAE
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
+from lit_gen.models.hmc_vae import HMCVAE
 from lit_gen.models.iwae import IWAE
 from lit_gen.models.negative_phase import (
     ContrastiveDivergence,
@@ -28,6 +29,7 @@ __all__ = [
     "CIWAE",
     "DBM",
     "DBN",
+    "HMCVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
