@@ -26,6 +26,7 @@ from lit_gen.models import (
     DReG,
     EnergyModel,
     FlowVAE,
+    LadderVAE,
     PersistentContrastiveDivergence,
     ShapeNets3D,
     StagedModel,
@@ -84,6 +85,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "FlowVAE-iaf": lambda: FlowVAE(SHAPE, 4, autoregressive, small, small, annealing_steps=4, latent_prior=FlowPrior),
     "HMCVAE": lambda: HMCVAE(SHAPE, 4, 2, 0.05, "learned", 0.5, small, small, reverse=small),
     "HMCVAE-conv": lambda: HMCVAE(SHAPE, 4, 1, encoder=conv_encoder, decoder=conv_decoder, reverse=None),
+    "LadderVAE": lambda: LadderVAE(SHAPE, [5, 4, 3], [9, 8, 7], 1, normed, small, normed, normed, kl_warmup_steps=4),
+    "LadderVAE-weighted": lambda: LadderVAE(SHAPE, [5, 3], [9, 8], 3, small, small, small, small),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
@@ -119,6 +122,10 @@ def shapenets() -> ShapeNets3D:
 
 def shape_of(name: str) -> Shape:
     return VOXELS if name == "ShapeNets3D" else SHAPE
+
+
+def normed(input_shape: Shape, output_shape: Shape) -> MLP:
+    return MLP(input_shape, output_shape, hidden_dims=[16], activation="leaky_relu", batch_norm=True)
 
 
 def vamp(latent_dim: int, image_shape: Shape) -> VampPrior:

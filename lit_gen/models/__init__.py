@@ -11,6 +11,7 @@ from lit_gen.models.flow_vae import FlowVAE
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
 from lit_gen.models.hmc_vae import HMCVAE
 from lit_gen.models.iwae import IWAE
+from lit_gen.models.ladder_vae import LadderVAE
 from lit_gen.models.negative_phase import (
     ContrastiveDivergence,
     FastPersistentContrastiveDivergence,
@@ -47,6 +48,7 @@ __all__ = [
     "GenerativeModel",
     "GradientEstimator",
     "GrowingSteps",
+    "LadderVAE",
     "LengtheningStages",
     "LikelihoodModel",
     "LitGenModule",
