@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 from lit_gen.inference import importance_bound
 from lit_gen.models.base import repeat_condition
 from lit_gen.models.gradient_estimators import EstimatorFactory, Reparametrized
-from lit_gen.models.layered import LayeredVAE, Stack, gaussian, part_of
+from lit_gen.models.layered import LayeredVAE, Stack, part_of
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.models.statistics import unit_statistics
 from lit_gen.networks import (
@@ -137,7 +137,7 @@ class IWAE(LayeredVAE):
 
     def posterior(self, layer: int, below: Tensor, condition: Any = None) -> Distribution:
         """q(h_layer given the layer below), which for layer 1 is the image."""
-        return gaussian(self.encoder if layer == 1 else part_of(self.upper_encoder, layer - 2), below)
+        return self.gaussian(self.encoder if layer == 1 else part_of(self.upper_encoder, layer - 2), below)
 
     def encode(self, images: Tensor, condition: Any = None) -> Distribution:
         """q(h_L given h_L-1), at the means of the layers between."""

@@ -3,8 +3,8 @@
 Sonderby, Raiko, Maaloe, Sonderby & Winther 2016, Ladder variational autoencoders (https://arxiv.org/abs/1602.02282): a
 deterministic way up, and a way down on which q shares the layers of p.
 
-Departures from the paper: standard deviations by their logarithms, and closed-form KL terms where one sample is drawn.
-The ready configs have its batch normalization and its warm-up.
+Departure from the paper: closed-form KL terms where one sample is drawn. The ready configs have its batch normalization
+and its warm-up.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,11 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
+from torch.nn.functional import softplus
 
 from lit_gen.inference import importance_bound
-from lit_gen.models.base import repeat_condition
-from lit_gen.models.layered import LayeredVAE, Stack, gaussian, part_of
+from lit_gen.models.base import Batch, repeat_condition
+from lit_gen.models.layered import LayeredVAE, Stack, part_of
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.networks import (
     MLP,
@@ -29,8 +30,16 @@ from lit_gen.networks import (
     Shape,
     StandardNormal,
     build,
+    full_precision,
 )
 from lit_gen.objectives import LikelihoodTerms, importance_weighted_bound, kl_divergence, variational_bound
+
+ACTIVE_VARIANCE = 0.01
+"""A latent unit is active if the variance over images of its mean exceeds this (Burda et al. 2015, section 5.2)."""
+
+
+MIN_VARIANCE = 1e-6
+"""Added to every variance, which a softplus in float32 lets vanish."""
 
 
 class Layer(NamedTuple):
@@ -78,8 +87,9 @@ class LadderVAE(LayeredVAE):
     """Ladder VAE (Sonderby et al. 2016): q(h_l given x, h_l+1) weighs what the image and what p say, by precision.
 
     Layers are h_1 .. h_L from the image upwards. The encoder climbs from the image through features d_1 .. d_L without
-    noise; on the way down the Gaussian that d_l stands for is multiplied by p(h_l given h_l+1) (equations 17 to 19).
-    ``train/kl_1``, ``val/kl_1`` and so on are the KL terms of the layers.
+    noise; on the way down the Gaussian that d_l stands for is multiplied by p(h_l given h_l+1).
+    ``train/kl_1``, ``val/kl_1`` and so on are the KL terms of the layers; ``val/active_units_1`` and so on count
+    the units whose mean under q, given the means above, differs between images.
 
     A latent is one of the top layer. :meth:`decode` goes through the means of the layers between, :meth:`sample` draws
     these, and :meth:`reconstruct` goes down through the means of q.
@@ -99,7 +109,7 @@ class LadderVAE(LayeredVAE):
         encoder: network from the image to d_1.
         decoder: network from h_1 to the parameters of the likelihood.
         upper_encoder: network from d_l to d_l+1, for every l.
-        upper_decoder: network from h_l+1 to mean and log standard deviation of p(h_l given h_l+1), for every l.
+        upper_decoder: network from h_l+1 to mean and variance (before its softplus) of p(h_l given h_l+1).
         likelihood: p(x given h_1) from the output of the decoder.
         kl_weight: weight of the KL terms in the loss.
         kl_warmup_steps: training steps over which the weight rises linearly from 0, without which upper layers stay
@@ -146,6 +156,7 @@ class LadderVAE(LayeredVAE):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
+        self._means: list[list[Tensor]] = []
         self.latent_dims = tuple(latent_dims)
         self.num_samples = num_samples
         self.latent_prior = build(latent_prior, self.latent_dims[-1], self.image_shape)
@@ -163,16 +174,22 @@ class LadderVAE(LayeredVAE):
     # ---- the distributions
 
     def climb(self, images: Tensor, condition: Any = None) -> list[Distribution]:
-        """What the image says of each layer, the lowest first: Gaussians ``(B,)`` from d_1 .. d_L (equations 13-16)."""
+        """What the image says of each layer, the lowest first: Gaussians ``(B,)`` from d_1 .. d_L."""
         features, found = self.encoder(images), []
         for number, head in enumerate(self.evidence):
             if number:
                 features = part_of(self.upper_encoder, number - 1)(features)
-            found.append(gaussian(head, features))
+            found.append(self.gaussian(head, features))
         return found
 
+    def gaussian(self, network: nn.Module, given: Tensor) -> Distribution:
+        """A diagonal Gaussian from its mean and its variance before a softplus."""
+        mean, variance = full_precision(network(given)).chunk(2, dim=1)
+        std = (softplus(variance) + MIN_VARIANCE).sqrt()
+        return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
+
     def combine(self, evidence: Distribution, prior: Distribution) -> Distribution:
-        """q(h_l given x, h_l+1): the product of the two Gaussians, normalized (equations 17 to 19)."""
+        """q(h_l given x, h_l+1): the product of the two Gaussians, normalized."""
         ours, theirs = evidence.variance.reciprocal(), prior.variance.reciprocal()
         variance = (ours + theirs).reciprocal()
         mean = (evidence.mean * ours + prior.mean * theirs) * variance
@@ -241,6 +258,23 @@ class LadderVAE(LayeredVAE):
         """The mean image at the means of q in all layers, ``(B, C, H, W)`` in [0, 1]."""
         lowest = self.descend(images, 1, condition, at_means=True).layers[0].latent
         return self.generative(0, lowest, condition).mean.float()
+
+    # ---- validation
+
+    def on_validation_epoch_start(self) -> None:
+        self._means = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        super().validation_step(batch, batch_idx)
+        images, condition = self.unpack(batch)
+        with torch.no_grad():
+            layers = self.descend(images, 1, condition, at_means=True).layers
+        self._means.append([layer.posterior.mean for layer in layers])
+
+    def on_validation_epoch_end(self) -> None:
+        for number, means in enumerate(zip(*self._means, strict=True), 1):
+            active = torch.cat(means).var(0) > ACTIVE_VARIANCE
+            self.log(f"val/active_units_{number}", active.sum().float(), sync_dist=True)
 
     def compiled_parts(self) -> list[nn.Module]:
         stacks = [stack for stack in (self.upper_encoder, self.upper_decoder) if stack is not None]

@@ -21,23 +21,28 @@ class Stack(Recorded, nn.ModuleList):
 class LayeredVAE(VAE):
     """p(x, h) = p(h_L) p(h_L-1 given h_L) .. p(x given h_1), each layer a diagonal Gaussian given the one above.
 
-    A latent is one of the top layer. A subclass gives the networks, and q.
+    A latent is one of the top layer. A subclass gives the networks, and q; it may override :meth:`gaussian`.
     """
 
     latent_dims: tuple[int, ...]
     """Number of units of each stochastic layer, from the image upwards."""
     upper_decoder: Stack | None
-    """From h_l+1 to mean and log standard deviation of p(h_l given h_l+1), for every l; None for a single layer."""
+    """From h_l+1 to the parameters of p(h_l given h_l+1), for every l; None for a single layer."""
 
     @property
     def latent_shape(self) -> Shape:
         return (self.latent_dims[-1],)
 
+    def gaussian(self, network: nn.Module, given: Tensor) -> Distribution:
+        """A diagonal Gaussian from its mean and log standard deviation (not the log-variance of :class:`VAE`)."""
+        mean, log_std = full_precision(network(given)).chunk(2, dim=1)
+        return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1, validate_args=False)
+
     def generative(self, layer: int, above: Tensor, condition: Any = None) -> Distribution:
         """p(h_layer given the layer above); layer 0 is the image."""
         if layer == 0:
             return super().decode(above, condition)
-        return gaussian(part_of(self.upper_decoder, layer - 1), above)
+        return self.gaussian(part_of(self.upper_decoder, layer - 1), above)
 
     def decode(self, z: Tensor, condition: Any = None) -> Distribution:
         """p(x given h_1), at the means of the layers between."""
@@ -55,9 +60,3 @@ class LayeredVAE(VAE):
 def part_of(stack: Stack | None, number: int) -> nn.Module:
     assert stack is not None, "a model of one stochastic layer has none above"
     return stack[number]
-
-
-def gaussian(network: nn.Module, given: Tensor) -> Distribution:
-    """A diagonal Gaussian from its mean and log standard deviation (not the log-variance of :class:`VAE`)."""
-    mean, log_std = full_precision(network(given)).chunk(2, dim=1)
-    return Independent(Normal(mean, torch.exp(log_std), validate_args=False), 1, validate_args=False)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from lit_gen.models import LadderVAE
+from lit_gen.models.ladder_vae import MIN_VARIANCE
 from lit_gen.networks import MLP, Likelihood, Shape, VampPrior
 from lit_gen.objectives import importance_weighted_bound
 from tests.callbacks.tiny import data, trainer
@@ -52,6 +53,10 @@ def put(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
         last.bias.copy_(bias)
 
 
+def before_softplus(variance: float) -> float:
+    return math.log(math.expm1(variance - MIN_VARIANCE))
+
+
 def exact_ladder() -> tuple[LadderVAE, float]:
     """Two layers of one unit: p(x given h_1) and p(h_1 given h_2) are linear, and the ladder is their posterior."""
     model = LadderVAE((1, 2, 2), [1, 1], [4, 4], 1, linear, linear, linear, linear, Gaussian).double()
@@ -59,20 +64,23 @@ def exact_ladder() -> tuple[LadderVAE, float]:
     assert model.upper_decoder is not None
     assert model.upper_encoder is not None
     put(model.decoder, w, OFFSET)
-    put(model.upper_decoder[0], torch.tensor([slope, 0.0]), torch.tensor([shift, math.log(std)]))
+    put(model.upper_decoder[0], torch.tensor([slope, 0.0]), torch.tensor([shift, before_softplus(std**2)]))
     for network in (model.encoder, model.upper_encoder[0]):
         put(network, torch.eye(4), torch.zeros(4))
     # What the image says of h_1 is the likelihood, as a Gaussian in h_1.
     precision = (w @ w / VARIANCE).item()
     mean = w / (w @ w)
-    log_std = -0.5 * math.log(precision)
-    put(model.evidence[0], torch.stack([mean, torch.zeros(4)]), torch.tensor([-(mean @ OFFSET), log_std]))
+    put(
+        model.evidence[0],
+        torch.stack([mean, torch.zeros(4)]),
+        torch.tensor([-(mean @ OFFSET), before_softplus(1 / precision)]),
+    )
     # And of h_2: its posterior, from x = w (slope h_2 + shift + std e) + offset + noise.
     covariance = std**2 * torch.outer(w, w) + VARIANCE * torch.eye(4)
     gain = slope * torch.linalg.solve(covariance, w)
     variance = 1 / (1 + slope * gain @ w)
     top = variance * gain
-    bias = torch.tensor([-(top @ (OFFSET + shift * w)), 0.5 * variance.log()])
+    bias = torch.tensor([-(top @ (OFFSET + shift * w)), before_softplus(variance.item())])
     put(model.evidence[1], torch.stack([top, torch.zeros(4)]), bias)
     marginal = MultivariateNormal(OFFSET + shift * w, covariance + slope**2 * torch.outer(w, w))
     return model, marginal.log_prob(X.flatten()).item()
@@ -113,12 +121,12 @@ def test_bound_is_its_equation() -> None:
     for network in model.upper_encoder:
         features.append(network(features[-1]))
     heads = [head(each).chunk(2, 1) for head, each in zip(model.evidence, features, strict=True)]
-    mean, log_std = heads[2]
-    h = mean + log_std.exp() * torch.randn_like(mean)
-    kl = [0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(1)]
+    mean, variance = heads[2][0], nn.functional.softplus(heads[2][1]) + MIN_VARIANCE
+    h = mean + variance.sqrt() * torch.randn_like(mean)
+    kl = [0.5 * (mean**2 + variance - 1 - variance.log()).sum(1)]
     for layer in (1, 0):
-        prior_mean, prior_log_std = model.upper_decoder[layer](h).chunk(2, 1)
-        ours, theirs = (-2 * heads[layer][1]).exp(), (-2 * prior_log_std).exp()
+        prior_mean, raw = model.upper_decoder[layer](h).chunk(2, 1)
+        ours, theirs = (1 / (nn.functional.softplus(each) + MIN_VARIANCE) for each in (heads[layer][1], raw))
         variance = 1 / (ours + theirs)
         mean = (heads[layer][0] * ours + prior_mean * theirs) * variance
         h = mean + variance.sqrt() * torch.randn_like(mean)
@@ -164,6 +172,22 @@ def test_layers_are_logged_and_add_up(tmp_path: Path) -> None:
         layers = [run.callback_metrics[f"{stage}/kl_{number}"] for number in (1, 2, 3)]
         torch.testing.assert_close(sum(layers), run.callback_metrics[f"{stage}/kl"])
         assert all(layer > 0 for layer in layers)
+
+
+def test_active_units_of_each_layer_are_counted(tmp_path: Path) -> None:
+    model = LadderVAE((1, 8, 8), [4, 3, 2], [6, 5, 4], 1, small, small, small, small)
+    for head, used in zip(model.evidence, (2, 0, 1), strict=True):
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.weight[used : head.out_features // 2] = 0
+            head.weight[:used] *= 20
+            head.bias.zero_()  # the evidence has the width of the prior
+    assert model.upper_decoder is not None
+    for network in model.upper_decoder:
+        put(network, torch.zeros_like(network.layers[-1].weight), torch.zeros(network.output_shape[0]))  # type: ignore[index, operator, union-attr]
+    run = trainer(tmp_path)
+    run.validate(model, data(), verbose=False)
+    assert [run.callback_metrics[f"val/active_units_{number}"].item() for number in (1, 2, 3)] == [2, 0, 1]
 
 
 def test_the_top_may_have_another_prior() -> None:
