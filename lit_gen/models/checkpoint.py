@@ -81,11 +81,14 @@ def _plain_argument(module: "LitGenModule", name: str, value: Any) -> Any:
 def stored_hyperparameters(module: "LitGenModule") -> dict[str, Any]:
     """What a checkpoint stores of a module's construction, the same whether the command line or Python built it.
 
-    Factories of networks and other parts are stored as what they made. Other callables (an optimizer given as a lambda)
-    have no plain form and are left out: loading uses the default of their argument.
+    Factories of networks and other parts are stored as what they made, which may differ from what was asked for: a part
+    that began at a file does not name it. Other callables (an optimizer given as a lambda) have no plain form and are
+    left out: loading uses the default of their argument.
     """
     if "_class_path" in module.hparams:
-        return {**plain(dict(module.hparams), strict=False), "_instantiator": INSTANTIATOR}
+        parsed = plain(dict(module.hparams), strict=False)
+        made = {name: part for name in parsed if isinstance(part := getattr(module, name, None), Recorded)}
+        return {**parsed, **plain(made), "_instantiator": INSTANTIATOR}
     specification = module.specification()
     arguments = {}
     for name, value in specification["init_args"].items():
@@ -200,6 +203,32 @@ def check_trusted(hyperparameters: Mapping[str, Any]) -> None:
             resolve_class(class_path, object)
 
 
+def build_model(specification: Mapping[str, Any], source: str = "the specification") -> "LitGenModule":
+    """A model as a checkpoint specifies it, with weights that have not been trained.
+
+    Args:
+        specification: what :func:`stored_hyperparameters` gives.
+        source: where it was found, for messages.
+
+    Raises:
+        ValueError: it is not of this package, of a class that nobody imported, or does not fit that class.
+    """
+    from lit_gen.models.base import LitGenModule  # the contract imports this file
+
+    stored = {name: value for name, value in specification.items() if name != "_instantiator"}
+    if "_class_path" not in stored:
+        raise ValueError(f"{source} does not name its model; it was not written by a model of lit_gen")
+    check_trusted(stored)
+    model_class = resolve_class(stored["_class_path"], LitGenModule)
+    try:
+        model: LitGenModule = instantiate_module(model_class, stored)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise ValueError(f"{model_class.__name__} cannot be rebuilt from {source}: {error}") from error
+    model.hparams.clear()
+    model.hparams.update(stored)
+    return model
+
+
 def load_model(path: str | Path, map_location: str | torch.device = "cpu", **overrides: Any) -> "LitGenModule":
     """Rebuild a model from its checkpoint file alone, in eval mode.
 
@@ -218,25 +247,12 @@ def load_model(path: str | Path, map_location: str | torch.device = "cpu", **ove
         FileNotFoundError: no such file.
         ValueError: unreadable, not of this package, of a class that nobody imported, or weights that do not fit.
     """
-    from lit_gen.models.base import LitGenModule  # the contract imports this file
-
     path = find_checkpoint(path)
     checkpoint = read_checkpoint(path)
-    stored = {**checkpoint.get("hyper_parameters", {}), **plain(overrides)}
-    stored.pop("_instantiator", None)
-    if "_class_path" not in stored:
-        raise ValueError(f"{str(path)!r} does not name its model; it was not written by a model of lit_gen")
-    check_trusted(stored)
-    model_class = resolve_class(stored["_class_path"], LitGenModule)
-    try:
-        model: LitGenModule = instantiate_module(model_class, stored)
-    except (ArgumentError, TypeError, ValueError) as error:
-        raise ValueError(f"{model_class.__name__} cannot be rebuilt from {str(path)!r}: {error}") from error
-    model.hparams.clear()
-    model.hparams.update(stored)
+    model = build_model({**checkpoint.get("hyper_parameters", {}), **plain(overrides)}, source=repr(str(path)))
     model.on_load_checkpoint(checkpoint)
     try:
         model.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise ValueError(f"the weights in {str(path)!r} do not fit {model_class.__name__}: {error}") from error
+        raise ValueError(f"the weights in {str(path)!r} do not fit {type(model).__name__}: {error}") from error
     return model.to(map_location).eval()
