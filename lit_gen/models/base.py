@@ -366,4 +366,5 @@ class LikelihoodModel(GenerativeModel):
         return {name: value for name, value in terms._asdict().items() if value is not None}
 
     def configure_optimizers(self) -> Any:
-        return self.with_scheduler(self.make_optimizer(self.parameters()), self.make_lr_scheduler)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return self.with_scheduler(self.make_optimizer(trained), self.make_lr_scheduler)
