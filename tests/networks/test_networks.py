@@ -1,5 +1,7 @@
 """Sizes of the networks for images of every shape, and what they remember of their construction."""
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -26,6 +28,25 @@ def test_convolutions_derive_their_sizes(shape: tuple[int, int, int], batch_norm
     assert ConvDecoder((6,), shape, channels=(8, 8, 4), batch_norm=batch_norm)(code).shape == images.shape
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("arguments", [{}, {"kernel_size": 4}, {"kernel_size": 4, "residual_blocks": 1}])
+def test_one_number_of_channels_gives_a_pyramid(shape: tuple[int, int, int], arguments: dict[str, int]) -> None:
+    images = torch.rand(2, *shape)
+    code = ConvEncoder(shape, (6,), channels=3, **arguments)(images)  # type: ignore[arg-type]
+    assert ConvDecoder((6,), shape, channels=3, **arguments)(code).shape == images.shape  # type: ignore[arg-type]
+
+
+def test_4x4_kernels_touch_every_pixel_equally_often() -> None:
+    def touched(kernel_size: Literal[3, 4]) -> torch.Tensor:
+        decoder = ConvDecoder((1,), (1, 16, 16), channels=[1, 1], activation="relu", kernel_size=kernel_size)
+        for name, parameter in decoder.named_parameters():
+            torch.nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+        return decoder(torch.ones(1, 1))[0, 0, 4:-4, 4:-4]
+
+    assert touched(4).unique().numel() == 1
+    assert touched(3).unique().numel() > 1
+
+
 def test_parameter_counts_of_the_papers_networks() -> None:
     # Kingma & Welling 2013 with 500 hidden units and 20 latents on MNIST.
     count = lambda network: sum(parameter.numel() for parameter in network.parameters())  # noqa: E731
@@ -36,6 +57,8 @@ def test_parameter_counts_of_the_papers_networks() -> None:
 def test_too_small_an_image_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="too small for 6 strided convolutions; give at most 4"):
         ConvEncoder((1, 8, 8), (2,), channels=(4,) * 6)
+    with pytest.raises(ValueError, match="too small for 4 strided convolutions; give at most 3"):
+        ConvEncoder((1, 8, 8), (2,), channels=(4,) * 4, kernel_size=4)
     with pytest.raises(ValueError, match="use MLP"):
         ConvEncoder((64,), (2,))
 
