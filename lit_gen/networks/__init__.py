@@ -25,6 +25,7 @@ from lit_gen.networks.likelihood import (
 from lit_gen.networks.mean_field import MeanFieldClassifier
 from lit_gen.networks.mlp import MLP, GlorotMLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
+from lit_gen.networks.pretrained import PretrainedEncoder, TorchvisionEncoder
 from lit_gen.networks.priors import FlowPrior, MixtureOfGaussians, Prior, PriorFactory, StandardNormal, VampPrior
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
@@ -58,6 +59,7 @@ __all__ = [
     "NetworkFactory",
     "PlanarFlow",
     "PlanarTransform",
+    "PretrainedEncoder",
     "Prior",
     "PriorFactory",
     "RadialFlow",
@@ -66,6 +68,7 @@ __all__ = [
     "Shape",
     "StandardNormal",
     "State",
+    "TorchvisionEncoder",
     "VampPrior",
     "VisibleFactory",
     "VisibleLayer",
