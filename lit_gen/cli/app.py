@@ -334,5 +334,7 @@ def run(words: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
     # Batches of a resident data set carry no indices; the writer numbers samples by itself.
     warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")
+    # Here nothing is in eval mode but encoders that are frozen.
+    warnings.filterwarnings("ignore", message="Found .* in eval mode at the start of training")
     cli = LitGenCLI(words)
     return 130 if cli.trainer.state.status == TrainerStatus.INTERRUPTED else 0

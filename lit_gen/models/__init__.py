@@ -4,6 +4,7 @@ from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.checkpoint import load_model
 from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
+from lit_gen.models.classifier_encoder import ClassifierEncoder
 from lit_gen.models.conv_vae import ConvVAE
 from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
@@ -39,6 +40,7 @@ __all__ = [
     "VAE",
     "ClassRBM",
     "Classifier",
+    "ClassifierEncoder",
     "ContrastiveDivergence",
     "ConvVAE",
     "DReG",
