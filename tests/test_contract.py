@@ -1,6 +1,7 @@
 """One test for all concrete models: what every model of the package keeps, whoever wrote it."""
 
 import inspect
+import json
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
@@ -22,7 +23,10 @@ from lit_gen.models import (
     RBM,
     VAE,
     Classifier,
+    ClassifierEncoder,
     ClassRBM,
+    ConditionalVAE,
+    ConvVAE,
     DReG,
     EnergyModel,
     FlowVAE,
@@ -48,6 +52,7 @@ from lit_gen.models.base import (
     LitGenModule,
     Reconstructs,
 )
+from lit_gen.models.checkpoint import stored_hyperparameters
 from lit_gen.networks import (
     MLP,
     CategoricalVisible,
@@ -79,6 +84,10 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "VAE-conv-logistic": lambda: VAE(SHAPE, 4, conv_encoder, conv_decoder, DiscretizedLogisticLikelihood),
     "VAE-vamp": lambda: VAE(SHAPE, 4, small, small, latent_prior=vamp),
     "VAE-mixture": lambda: VAE(SHAPE, 4, small, small, latent_prior=lambda d, s: MixtureOfGaussians(d, s, 3)),
+    "ConvVAE": lambda: ConvVAE(SHAPE, 4),
+    "ConvVAE-on-a-classifier": lambda: ConvVAE(SHAPE, 4, classifier_encoder),
+    "ConditionalVAE": lambda: ConditionalVAE(SHAPE, 3, 4, small, small),
+    "ConditionalVAE-conv-prior": lambda: ConditionalVAE(SHAPE, 3, 4, conv_encoder, conv_decoder, learned_prior=True),
     "IWAE": lambda: IWAE(SHAPE, [4], 6, lambda: PIWAE(2), small, small),
     "IWAE-two-layers": lambda: IWAE(SHAPE, [5, 3], 4, DReG, small, small, small, small),
     "FlowVAE": lambda: FlowVAE(SHAPE, 4, planar, small, small, annealing_steps=4),
@@ -148,6 +157,11 @@ def conv_encoder(input_shape: Shape, output_shape: Shape) -> ConvEncoder:
     return ConvEncoder(input_shape, output_shape, channels=(4, 8), batch_norm=True)
 
 
+def classifier_encoder(input_shape: Shape, output_shape: Shape) -> ClassifierEncoder:
+    untrained = stored_hyperparameters(Classifier(SHAPE, 3, num_features=8, network=conv_encoder))
+    return ClassifierEncoder(input_shape, output_shape, json.dumps(untrained))
+
+
 def conv_decoder(input_shape: Shape, output_shape: Shape) -> ConvDecoder:
     return ConvDecoder(input_shape, output_shape, channels=(8, 4), batch_norm=True)
 
@@ -191,7 +205,8 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
     run.fit(model, data(shape))
     assert run.global_step == 6 * epochs(model), "one batch is one step"
     for key, value in model.named_parameters():
-        assert not torch.equal(value, before[key]), f"{key} never moved"
+        moved = not torch.equal(value, before[key])
+        assert moved == value.requires_grad, f"{key} {'moved' if moved else 'never moved'}"
         assert value.dtype is torch.float32
     assert run.callback_metrics["val/loss"].isfinite()
     results = run.test(model, data(shape), verbose=False)[0]

@@ -6,6 +6,7 @@ from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
 from lit_gen.models.classifier_encoder import ClassifierEncoder
 from lit_gen.models.conv_vae import ConvVAE
+from lit_gen.models.cvae import ConditionalVAE
 from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
 from lit_gen.models.energy import EnergyModel
@@ -41,6 +42,7 @@ __all__ = [
     "ClassRBM",
     "Classifier",
     "ClassifierEncoder",
+    "ConditionalVAE",
     "ContrastiveDivergence",
     "ConvVAE",
     "DReG",
