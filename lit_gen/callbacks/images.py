@@ -8,16 +8,17 @@ from torch import Tensor
 
 from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation, first, has_validation, is_due, positive
 from lit_gen.callbacks.logging import image_grid, log_image
-from lit_gen.models.base import GenerativeModel, HasFilters, Reconstructs
+from lit_gen.models.base import ClassConditional, GenerativeModel, HasFilters, Reconstructs
 
 
 class SampleGrid(FirstBatchCallback):
     """Logs a grid of samples, from the same noise every time, as ``val/samples`` and ``test/samples``.
 
-    A run without validation logs ``train/samples`` at the end of its epochs.
+    A run without validation logs ``train/samples`` at the end of its epochs. A model of up to 20 classes has a column
+    for each, in their order.
 
     Args:
-        num_samples: images in the grid.
+        num_samples: images in the grid, at most.
         columns: images in a row.
         every_n_epochs: act in every n-th epoch of a fit, and in the last.
         seed: of the noise.
@@ -29,7 +30,12 @@ class SampleGrid(FirstBatchCallback):
         self.columns = positive("columns", columns)
 
     def show(self, trainer: pl.Trainer, model: Any, stage: str, images: Tensor | None, condition: Any) -> None:
-        log_image(trainer, f"{stage}/samples", image_grid(model.sample(self.num_samples), self.columns))
+        count, columns, wanted = self.num_samples, self.columns, None
+        if isinstance(model, ClassConditional) and model.num_classes <= min(self.num_samples, 20):
+            columns = model.num_classes
+            count -= count % columns
+            wanted = torch.arange(count) % columns
+        log_image(trainer, f"{stage}/samples", image_grid(model.sample(count, wanted), columns))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if has_validation(trainer) or not trainer.is_global_zero or not is_due(trainer, self.every_n_epochs):

@@ -15,7 +15,7 @@ from torch.distributions import Independent, Normal, Uniform
 from lit_gen.callbacks import LatentGrid, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.images import interleave
 from lit_gen.callbacks.latents import interpolate_latents, slerp
-from lit_gen.models import VAE
+from lit_gen.models import VAE, ConditionalVAE
 from lit_gen.models.base import Conditional
 from tests.callbacks.tiny import SHAPE, data, small, trainer, vae
 
@@ -51,6 +51,23 @@ def test_samples_without_validation(tmp_path: Path) -> None:
         "00000006.png",
         "00000012.png",
     ]
+
+
+def test_samples_of_classes_have_a_column_for_each(tmp_path: Path) -> None:
+    model = ConditionalVAE(SHAPE, 3, 4, small, small, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    with torch.no_grad():
+        # All that the decoder sees is the class, which makes images black, grey or white.
+        for parameter in model.decoder.parameters():
+            parameter.zero_()
+        first, last = (layer for layer in model.decoder.layers if isinstance(layer, torch.nn.Linear))
+        first.weight[0, -3:] = torch.tensor([-9.0, 0.0, 9.0])
+        last.weight[:, 0] = 20.0
+    trainer(tmp_path, SampleGrid(num_samples=8), max_epochs=1).fit(model, data())
+    (path,) = (tmp_path / "images" / "val" / "samples").glob("*.png")
+    shades = tiles(read(path), 2, 3).mean((2, 3))
+    assert shades[:, 0].max() < 1
+    assert np.abs(shades[:, 1] - 127).max() < 2
+    assert shades[:, 2].min() > 254
 
 
 def test_interleaved_rows() -> None:
