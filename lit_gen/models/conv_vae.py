@@ -16,7 +16,9 @@ from lit_gen.networks import (
     DiscretizedLogisticLikelihood,
     LikelihoodFactory,
     NetworkFactory,
+    PriorFactory,
     Shape,
+    StandardNormal,
 )
 
 
@@ -52,6 +54,7 @@ class ConvVAE(VAE):
             dimension. Binary pixels want ``BernoulliLikelihood``.
         kl_weight: weight of the KL term in the loss; 1 gives the bound, above 1 a beta-VAE.
         kl_warmup_steps: training steps over which the weight rises linearly from 0 (against posterior collapse).
+        latent_prior: p(z), as in :class:`VAE`.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -65,9 +68,19 @@ class ConvVAE(VAE):
         likelihood: LikelihoodFactory = DiscretizedLogisticLikelihood,
         kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
+        latent_prior: PriorFactory = StandardNormal,
         optimizer: OptimizerCallable = FusedAdam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(
-            image_shape, latent_dim, encoder, decoder, likelihood, kl_weight, kl_warmup_steps, optimizer, lr_scheduler
+            image_shape,
+            latent_dim,
+            encoder,
+            decoder,
+            likelihood,
+            kl_weight,
+            kl_warmup_steps,
+            latent_prior,
+            optimizer,
+            lr_scheduler,
         )

@@ -88,8 +88,8 @@ class ConditionalVAE(VAE, ClassConditional):
             likelihood,
             kl_weight,
             kl_warmup_steps,
-            optimizer,
-            lr_scheduler,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
         )
         self.class_prior = class_prior
         # Constant maps to begin with; training makes of them what the encoder can use.
