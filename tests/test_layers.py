@@ -10,11 +10,13 @@ import lit_gen
 PACKAGE = Path(lit_gen.__file__).parent
 ALLOWED = {
     "distributions": set(),
+    "captions": set(),
+    "digit_scenes": set(),
     "networks": {"distributions"},
     "objectives": {"distributions"},
     "inference": {"distributions", "objectives"},
-    "models": {"distributions", "networks", "objectives", "inference"},
-    "data": set(),
+    "models": {"distributions", "networks", "objectives", "inference", "captions"},
+    "data": {"captions", "digit_scenes"},
     "metrics": set(),
     "callbacks": {"models", "metrics"},
 }

@@ -97,6 +97,11 @@ def first(condition: Any, count: int) -> Any:
     return apply_to_collection(condition, Tensor, lambda tensor: tensor[:count])
 
 
+def chosen(condition: Any, numbers: Tensor) -> Any:
+    """The conditions of these images, in this order, repeated where a number is."""
+    return apply_to_collection(condition, Tensor, lambda tensor: tensor[numbers])
+
+
 def is_due(trainer: pl.Trainer, every_n_epochs: int) -> bool:
     """Whether a callback acts in this evaluation: every n-th epoch and the last one of a fit, else always."""
     if trainer.sanity_checking:

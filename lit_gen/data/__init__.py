@@ -2,8 +2,11 @@
 
 from lit_gen.data.arrays import Arrays
 from lit_gen.data.base import DataInfo, ImageDataModule, ImageSet
+from lit_gen.data.captioned_digits import CaptionedDigits
+from lit_gen.data.captioned_folder import CaptionedFolder
 from lit_gen.data.celeba import CelebA
 from lit_gen.data.cifar10 import CIFAR10
+from lit_gen.data.coco import CocoCaptions
 from lit_gen.data.digits import Digits
 from lit_gen.data.image_folder import ImageFolder
 from lit_gen.data.loader import Batch, BatchLoader, Binarization
@@ -25,7 +28,10 @@ __all__ = [
     "Batch",
     "BatchLoader",
     "Binarization",
+    "CaptionedDigits",
+    "CaptionedFolder",
     "CelebA",
+    "CocoCaptions",
     "DataInfo",
     "Digits",
     "FashionMNIST",

@@ -17,6 +17,7 @@ from lit_gen.data.loader import (
     InMemory,
     ResidentImages,
     Split,
+    TargetSource,
     derived_seed,
 )
 from lit_gen.data.pixels import binarize_once, to_shape
@@ -31,7 +32,7 @@ class ImageSet(NamedTuple):
     """One official part of a data set as it is stored."""
 
     images: Tensor | ImageSource  # uint8 (N, C, H, W) or (N, 1, D, H, W), or files that are decoded later
-    targets: Tensor | None  # int64 (N,) class of each image
+    targets: Tensor | TargetSource | None  # int64 (N,) class of each image, or its captions
 
 
 class DataInfo(NamedTuple):
@@ -47,7 +48,7 @@ class DataInfo(NamedTuple):
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
-    """Base of all data sets, whose batches are ``(images, targets)``: float in [0, 1]; int64, or None without labels.
+    """Base of all data sets, whose batches are ``(images, targets)``: float in [0, 1]; classes, captions or None.
 
     A data set gives :meth:`describe` and :meth:`load`, and :meth:`prepare_data` if it is downloaded. One with arguments
     of its own sets them before ``super().__init__(**kwargs)``, which calls ``describe``.
@@ -122,6 +123,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """``(C, H, W)`` of the images in a batch, or ``(1, D, H, W)`` of voxels, known before any download."""
         self.num_classes: int = self.info.num_classes
         """Number of classes of the targets; 0 if there are no labels."""
+        self.vocabulary: list[str] = []
+        """Words of the captions in the order of their numbers; empty if there are no captions."""
+        self.captions: list[str] = []
+        """Captions such as the training images have, of which a model draws when it is asked for none in particular."""
         if "val" in self.info.official and val_size not in (None, self.info.val_size):
             raise ValueError(
                 f"{self.name} has its own validation split of {self.info.val_size:,} images: leave val_size out"
@@ -129,7 +134,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.val_size = self.info.val_size if val_size is None else val_size
         if self.val_size < 0:
             raise ValueError(f"val_size must not be negative, got {val_size}")
-        self._parts: dict[Split, tuple[ImageSource, Tensor | None]] = {}
+        self._parts: dict[Split, tuple[ImageSource, Tensor | TargetSource | None]] = {}
         self._sizes = self._carved_sizes(self.info.train_size) | {
             part: {"val": self.info.val_size, "test": self.info.test_size}[part] for part in self.info.official[1:]
         }
@@ -196,6 +201,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def predict_dataloader(self) -> BatchLoader | list[BatchLoader]:
         return self.test_dataloader()
 
+    def split(self, part: Split) -> tuple[ImageSource, Tensor | TargetSource | None]:
+        """The converted images and targets of a split, for data sets that are made of another one."""
+        self._load([part])
+        return self._parts[part]
+
     # ---- machinery
 
     def _check_voxels(self) -> None:
@@ -260,7 +270,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 source = self.convert(stored if indices is None else stored.take(indices))
                 if self.binarization == "static" and isinstance(source, ResidentImages):
                     source = ResidentImages(binarize_once(source.images, derived_seed(self.seed, split, "static")))
-                self._parts[split] = source, targets if targets is None or indices is None else targets[indices]
+                if indices is None or targets is None:
+                    self._parts[split] = source, targets
+                elif isinstance(targets, TargetSource):
+                    self._parts[split] = source, targets.take(indices)
+                else:
+                    self._parts[split] = source, targets[indices]
 
     def convert(self, source: ImageSource) -> ImageSource:
         """Give images as stored the wanted ``image_shape``, once at setup."""

@@ -5,14 +5,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 Split = Literal["train", "val", "test"]
 Binarization = Literal["none", "threshold", "stochastic", "static"]
-Batch = tuple[Tensor, Tensor | None]
+Batch = tuple[Tensor, Any]
 
 CHUNK = 1000
 """Images converted at once at setup: bounds the memory that float intermediates take."""
@@ -74,6 +74,34 @@ class ImageSource(ABC):
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         """The uint8 images ``(B, C, H, W)``, or voxels ``(B, 1, D, H, W)``, of each batch of indices, in order."""
 
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027  (most have nothing to do)
+        """Change to the images of this epoch; nothing to do for those that are the same in every one."""
+
+
+class TargetSource(ABC):
+    """Targets of one split that are no single number: captions."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def to(self, device: torch.device) -> "TargetSource":
+        """The same targets on another device."""
+
+    @abstractmethod
+    def take(self, indices: Tensor) -> "TargetSource":
+        """The targets of these images alone, in this order."""
+
+    @abstractmethod
+    def fetch(self, indices: Tensor, epoch: int, generator: torch.Generator | None) -> Any:
+        """The targets of a batch: a NamedTuple of tensors ``(B, ...)``.
+
+        Args:
+            indices: ``(B,)`` of the images.
+            epoch: of these images, for a source whose images differ from epoch to epoch.
+            generator: of all that is drawn; without one (in evaluation) the first choice is taken.
+        """
+
 
 class InMemory(ImageSource):
     """Images in memory, which may move to the training device as a whole."""
@@ -121,7 +149,7 @@ class ResidentImages(InMemory):
 
 
 class BatchLoader:
-    """Iterates over batches ``(images, targets)``: float32 ``(B, *shape)`` in [0, 1], and int64 ``(B,)`` or None.
+    """Iterates over batches ``(images, targets)``: float32 ``(B, *shape)`` in [0, 1]; int64 ``(B,)``, captions or None.
 
     Everything random is a function of ``(seed, split, epoch, batch, rank)`` alone, so that a resumed run sees the
     batches of the uninterrupted one, evaluation is the same every time, and the global generator is untouched.
@@ -132,7 +160,7 @@ class BatchLoader:
 
     Args:
         images: where the images come from.
-        targets: int64 ``(N,)``, or None for a set without labels.
+        targets: int64 ``(N,)``, or what gives them; None for a set without labels.
         batch_size: images per batch and process; the last batch of an epoch may be smaller.
         transform: what is done to each batch.
         split: ``train``, or ``val`` or ``test``, which are never shuffled and always those of epoch 0.
@@ -146,7 +174,7 @@ class BatchLoader:
     def __init__(
         self,
         images: ImageSource,
-        targets: Tensor | None,
+        targets: Tensor | TargetSource | None,
         batch_size: int,
         transform: BatchTransform,
         split: Split = "train",
@@ -204,13 +232,22 @@ class BatchLoader:
         # A generator function: Lightning also calls iter() only to look, which must not use up the resume position.
         first, self._first = self._first, 0
         batches = self.batches()[first:]
+        # Batches that are not shuffled are the same in every epoch: evaluation, and overfit_batches.
+        epoch = self.epoch if self.shuffle else 0
+        self.images.begin_epoch(epoch)
         fetched = self.images.fetch(batches)
         for number, (indices, images) in enumerate(zip(batches, fetched, strict=True), start=first):
             self._generator.manual_seed(derived_seed(self.seed, self.split, self.epoch, number, self.rank))
             images = self.transform(images.to(self.device, non_blocking=True), self._generator)
-            targets = None if self.targets is None else self.targets[indices].to(self.device, non_blocking=True)
+            targets = self._fetch_targets(indices, epoch)
             self._given = number + 1
             yield images, targets
+
+    def _fetch_targets(self, indices: Tensor, epoch: int) -> Any:
+        if not isinstance(self.targets, TargetSource):
+            return None if self.targets is None else self.targets[indices].to(self.device, non_blocking=True)
+        targets = self.targets.fetch(indices, epoch, self._generator if self.shuffle else None)
+        return type(targets)(*(part.to(self.device, non_blocking=True) for part in targets))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and noise of this epoch; a resume position in the same epoch is kept."""

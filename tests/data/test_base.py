@@ -261,7 +261,9 @@ def test_protocol_is_one_plain_line() -> None:
 def test_command_line_knows_every_option_and_no_other(data_set: type[ImageDataModule]) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data")
-    needed = {"ImageFolder": ["--data.root=x"], "Arrays": ["--data.images=x.npy"]}.get(data_set.__name__, [])
+    folder = ["--data.root=x"]
+    options = {"ImageFolder": folder, "CaptionedFolder": folder, "Arrays": ["--data.images=x.npy"]}
+    needed = options.get(data_set.__name__, [])
     name = f"--data={data_set.__module__}.{data_set.__name__}"
     shared = set(inspect.signature(ImageDataModule.__init__).parameters) - {"self"}
     parsed = parser.parse_args([name, *needed, "--data.image_size=[12,9]", "--data.seed=3"]).data
