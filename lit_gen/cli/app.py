@@ -41,8 +41,10 @@ from lit_gen.data import ImageDataModule
 from lit_gen.models.base import LitGenModule
 from lit_gen.models.checkpoint import check_trusted, find_checkpoint, plain, read_checkpoint, resolve_class
 
-LINKED = ("image_shape", "num_classes")
+LINKED = ("image_shape", "num_classes", "vocabulary", "captions")
 """Arguments of a model that come from the data."""
+SIZES = ("image_shape", "num_classes", "vocabulary")
+"""Those of them in which the data that a checkpoint is measured on must agree with those it was trained on."""
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -216,13 +218,20 @@ class LitGenCLI(LightningCLI):
         super().instantiate_classes()
         if self.checkpoint is not None:
             stored = self.checkpoint.get("hyper_parameters", {})
-            for name in LINKED:
+            for name in SIZES:
                 wanted, got = stored.get(name), getattr(self.datamodule, name)
-                if wanted is not None and plain(wanted) != plain(got):
+                if wanted is None or plain(wanted) == plain(got):
+                    continue
+                trained = f"the model in {str(self.checkpoint_path)!r} was trained with"
+                if name == "vocabulary":
                     raise ValueError(
-                        f"the model in {str(self.checkpoint_path)!r} was trained with {name} {plain(wanted)}, the data"
-                        f" has {plain(got)}; use the data it was trained on, or set data.image_size and data.channels"
+                        f"{trained} a vocabulary of {len(wanted):,} words, the data has another one of {len(got):,};"
+                        " use the captions it was trained on"
                     )
+                raise ValueError(
+                    f"{trained} {name} {plain(wanted)}, the data has {plain(got)}; use the data it was trained on, or"
+                    " set data.image_size and data.channels"
+                )
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_gen.models.capabilities import (
     BoundsFreeEnergy,
+    CaptionConditional,
     ClassConditional,
     CompletesShapes,
     Conditional,
@@ -44,6 +45,7 @@ from lit_gen.objectives import LikelihoodTerms, bits_per_dim
 
 __all__ = [
     "BoundsFreeEnergy",
+    "CaptionConditional",
     "ClassConditional",
     "CompletesShapes",
     "Conditional",
@@ -68,6 +70,9 @@ __all__ = [
 ]
 
 Batch = tuple[Tensor, Any]
+
+LOGGED_ENTRIES = 100
+"""Of a list that is longer, loggers are told the length alone; the checkpoint has all of it."""
 
 
 def repeat_condition(condition: Any, samples: int) -> Any:
@@ -101,6 +106,9 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
         self.hparams.clear()
         self.hparams.update(plain(arguments, strict=False))
         self._hparams_initial = copy.deepcopy(self._hparams)  # what loggers are given
+        for name, value in self._hparams_initial.items():
+            if isinstance(value, list) and len(value) > LOGGED_ENTRIES:  # a vocabulary
+                self._hparams_initial[name] = f"{len(value):,} entries"
         self.last_values: dict[str, Tensor] = {}
         """Detached terms of the last training batch by name: what a callback inspects when something went wrong."""
 

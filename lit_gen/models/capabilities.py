@@ -1,13 +1,14 @@
 """What a model can do, as small abstract classes that callbacks test with ``isinstance``."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lit_gen.captions import Caption, Vocabulary
 from lit_gen.inference import PartitionEstimate, Progress, stochastic_pseudo_log_likelihood
 from lit_gen.inference.depth import View, observe_depth
 
@@ -281,3 +282,70 @@ class ClassConditional(Conditional):
                 f"the target of a {type(self).__name__} must be class numbers of shape (B,), got {target!r}"
             )
         return target.long()
+
+
+class CaptionConditional(Conditional):
+    """Generates images of what a caption says; its conditions are a :class:`~lit_gen.captions.Caption` of B images.
+
+    A model takes the arguments ``vocabulary`` and ``captions``, which the command line takes from the data and the
+    checkpoint keeps, and hands them to :meth:`keep_vocabulary` when it is built.
+    """
+
+    condition_fields = {"caption": str}
+    vocabulary: Vocabulary
+    """The words that the model knows; a number of them is a row of an embedding."""
+    prior_captions: Caption
+    """Captions such as those it was trained on, on the CPU: what :meth:`sample_condition` draws from."""
+
+    def keep_vocabulary(self, vocabulary: Sequence[str], captions: Sequence[str] = ()) -> None:
+        """Keep the words and the captions that samples are drawn for when none is asked for.
+
+        Args:
+            vocabulary: all words in the order of their numbers.
+            captions: of training images, or such as they have; words outside the vocabulary become ``<unk>``.
+
+        Raises:
+            ValueError: no words: the data has no captions.
+        """
+        if not vocabulary:
+            raise ValueError(
+                f"{type(self).__name__} is conditioned on captions, the data has none; use CaptionedDigits,"
+                " CocoCaptions or CaptionedFolder"
+            )
+        self.vocabulary = Vocabulary(vocabulary)
+        nothing = Caption(torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+        self.prior_captions = self.vocabulary.encode_all(list(captions), strict=False) if captions else nothing
+
+    def make_captions(self, texts: Sequence[str]) -> Caption:
+        """The condition of one image for each text.
+
+        Raises:
+            ValueError: no words, or unknown ones; names each of them with the nearest that are known.
+        """
+        return self.vocabulary.encode_all(texts)
+
+    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Caption:
+        return self.make_captions(num_samples * [fields["caption"]])
+
+    def sample_condition(self, num_samples: int) -> Caption:
+        total = len(self.prior_captions.lengths)
+        if not total:
+            raise ValueError(
+                f"this {type(self).__name__} was built without captions to draw from; ask for some, or build it with"
+                " captions"
+            )
+        chosen = torch.randint(total, (num_samples,))
+        return Caption(*(part[chosen] for part in self.prior_captions))
+
+    def target_condition(self, target: Any) -> Caption:
+        if not isinstance(target, Caption):
+            found = f"a tensor {tuple(target.shape)}" if isinstance(target, Tensor) else repr(target)
+            raise ValueError(
+                f"the target of a {type(self).__name__} must be captions, got {found}; use CaptionedDigits,"
+                " CocoCaptions or CaptionedFolder"
+            )
+        return target
+
+    def describe(self, condition: Caption) -> list[str]:
+        """The caption of each image, as text."""
+        return [" ".join(words) for words in self.vocabulary.decode(condition)]
