@@ -1,5 +1,6 @@
 """Callbacks that watch a model through its contract: they know ``lit_gen.models.base`` and no concrete model."""
 
+from lit_gen.callbacks.alignment import Alignment, alignment_picture, captioned_grid
 from lit_gen.callbacks.checkpoint_io import AtomicCheckpointIO
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.compile import Compile
@@ -22,9 +23,10 @@ from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
 from lit_gen.callbacks.voxels import VoxelGrid
-from lit_gen.callbacks.writer import ImageWriter, refuse_leftovers, write_images
+from lit_gen.callbacks.writer import ImageWriter, prompted_names, refuse_leftovers, write_images, write_prompted
 
 __all__ = [
+    "Alignment",
     "AtomicCheckpointIO",
     "BestAndLast",
     "Compile",
@@ -48,13 +50,17 @@ __all__ = [
     "Unprofiled",
     "ValidateAtEnd",
     "VoxelGrid",
+    "alignment_picture",
+    "captioned_grid",
     "default_callbacks",
     "evaluation",
     "image_grid",
     "log_animation",
     "log_image",
+    "prompted_names",
     "refuse_leftovers",
     "render_voxels",
     "run_folder",
     "write_images",
+    "write_prompted",
 ]

@@ -2,6 +2,7 @@
 
 import lightning.pytorch as pl
 
+from lit_gen.callbacks.alignment import Alignment
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.doctor import Doctor
@@ -17,6 +18,7 @@ from lit_gen.callbacks.validation import ValidateAtEnd
 from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter
 from lit_gen.models.base import (
+    CaptionConditional,
     CompletesShapes,
     Decodes,
     Dreams,
@@ -53,6 +55,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(LatentGrid())
         if isinstance(model, HasTrajectory):
             callbacks.append(Trajectory())
+            if isinstance(model, CaptionConditional):
+                callbacks.append(Alignment())
         if isinstance(model, HasLowerBound):
             callbacks.append(ImportanceBound())
         if isinstance(model, CompletesShapes):

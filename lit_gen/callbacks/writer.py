@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from lit_gen.callbacks.alignment import captioned_grid
 from lit_gen.callbacks.evaluation import positive
 from lit_gen.callbacks.files import cannot_write
 from lit_gen.callbacks.logging import image_grid, pictures, run_folder, to_pil
@@ -56,7 +57,53 @@ def write_images(
     return folder / "grid.png"
 
 
-def refuse_leftovers(folder: str | Path, num_images: int, npz: bool = False, start: int = 0) -> None:
+def prompted_names(prompts: Sequence[str], each: int) -> list[str]:
+    """File names of so many images of each prompt: ``000000_a-red-bird.png``, ...
+
+    Args:
+        prompts: what was asked for.
+        each: images of every one.
+    """
+    words = ["-".join(re.findall(r"[a-z0-9]+", prompt.lower()))[:60].rstrip("-") for prompt in prompts]
+    return [f"{number:06d}_{words[number // each]}.png" for number in range(each * len(prompts))]
+
+
+def write_prompted(
+    images: Tensor, prompts: Sequence[str], folder: str | Path, npz: bool = False, storyboard: Tensor | None = None
+) -> Path:
+    """Write a PNG for every image, named after its prompt, a grid with a row for each, and the array on request.
+
+    Args:
+        images: ``(prompts, n, C, H, W)`` in [0, 1].
+        prompts: what was asked for.
+        folder: where they go, with ``grid.png``, ``storyboard.png`` and ``samples.npz``.
+        npz: also write ``samples.npz`` with ``samples``, float32 as given.
+        storyboard: ``(3, H, W)``, how such images come to be.
+
+    Returns:
+        Path of the grid.
+
+    Raises:
+        FileExistsError: other samples of an earlier call would stay in the folder.
+        OSError: the files cannot be written, for want of space say.
+    """
+    folder, names = Path(folder), prompted_names(prompts, images.shape[1])
+    refuse_leftovers(folder, len(names), npz, names=names, storyboard=storyboard is not None)
+    arrays = {"samples.npz": images.detach().float().cpu().numpy()} if npz else {}
+    grids = {"grid.png": captioned_grid(images, prompts)}
+    grids |= {"storyboard.png": storyboard} if storyboard is not None else {}
+    write_together(folder, images.flatten(0, 1), names, grids, arrays)
+    return folder / "grid.png"
+
+
+def refuse_leftovers(
+    folder: str | Path,
+    num_images: int,
+    npz: bool = False,
+    start: int = 0,
+    names: Sequence[str] = (),
+    storyboard: bool = False,
+) -> None:
     """Raise if :func:`write_images` would leave samples of an earlier call in the folder; asked before they are drawn.
 
     Args:
@@ -64,13 +111,18 @@ def refuse_leftovers(folder: str | Path, num_images: int, npz: bool = False, sta
         num_images: how many will be written.
         npz: whether ``samples.npz`` will be written.
         start: number of the first.
+        names: of the images, where they are more than numbers.
+        storyboard: whether ``storyboard.png`` will be written.
 
     Raises:
-        FileExistsError: numbered PNGs beyond the last of these, or an array that is not written anew.
+        FileExistsError: numbered PNGs beyond the last of these, or an array or storyboard that is not written anew.
     """
-    names = [path.name for path in Path(folder).glob("*") if path.is_file()]
-    left = [name for name in names if re.fullmatch(r"\d{6,}\.png", name) and int(name[:-4]) >= start + num_images]
-    left += ["samples.npz"] if not npz and "samples.npz" in names else []
+    there = [path.name for path in Path(folder).glob("*") if path.is_file()]
+    written = {*(names or (f"{start + number:06d}.png" for number in range(num_images)))}
+    numbered = [name for name in there if re.fullmatch(r"\d{6,}(_[a-z0-9-]*)?\.png", name) and name not in written]
+    left = [name for name in numbered if int(name[:-4].partition("_")[0]) >= start]
+    left += ["samples.npz"] if not npz and "samples.npz" in there else []
+    left += ["storyboard.png"] if not storyboard and "storyboard.png" in there else []
     if left:
         raise FileExistsError(
             f"{str(folder)!r} holds {len(left)} more files of an earlier call ({min(left)}, ...) than these"

@@ -67,6 +67,21 @@ def find_config(name: str) -> Path:
     raise FileNotFoundError(f"there is no config {name!r}; {hint}")
 
 
+def find_prompts(name: str) -> Path:
+    """The file that ``--prompts NAME`` means: a path, or the name of a ready one such as ``coco``.
+
+    Raises:
+        FileNotFoundError: there is none; names the ready ones.
+    """
+    folder = config_folder()
+    short = name.removeprefix("configs/").removeprefix("prompts/").removesuffix(".txt")
+    for candidate in (Path(name), folder / "prompts" / f"{short}.txt"):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(path.stem for path in folder.glob("prompts/*.txt")))
+    raise FileNotFoundError(f"there is no file of prompts {name!r}; name a text file with one in each line, or {known}")
+
+
 def _exported_classes(package: Path, files: str) -> Iterator[tuple[str, str]]:
     """Name and first docstring line of every class to choose that a package exports, read without importing it.
 
