@@ -1,8 +1,23 @@
 """Networks without loss or optimizer, injected into models as factories."""
 
+from lit_gen.networks.attention import (
+    AttentiveReader,
+    AttentiveWriter,
+    FilterBank,
+    FullReader,
+    FullWriter,
+    Glimpse,
+    Reader,
+    ReaderFactory,
+    Stroke,
+    Window,
+    Writer,
+    WriterFactory,
+)
 from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
+from lit_gen.networks.conv_reader import ConvReader, ConvWriter, halving_convolutions
 from lit_gen.networks.deep_boltzmann import DeepBoltzmannMachine
 from lit_gen.networks.flows import (
     MADE,
@@ -27,29 +42,42 @@ from lit_gen.networks.mlp import MLP, GlorotMLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
 from lit_gen.networks.pretrained import PretrainedEncoder, TorchvisionEncoder
 from lit_gen.networks.priors import FlowPrior, MixtureOfGaussians, Prior, PriorFactory, StandardNormal, VampPrior
+from lit_gen.networks.recurrent import CellFactory, ConvLSTMCell, LSTMCell, LSTMState, RecurrentCell
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
 __all__ = [
     "MADE",
     "MLP",
+    "AttentiveReader",
+    "AttentiveWriter",
     "AutoregressiveTransform",
     "BernoulliLikelihood",
     "BernoulliVisible",
     "BoltzmannLayer",
     "CategoricalVisible",
+    "CellFactory",
     "ConvBoltzmannLayer",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvLSTMCell",
+    "ConvReader",
+    "ConvWriter",
     "DeepBoltzmannMachine",
     "DiscretizedLogisticLikelihood",
+    "FilterBank",
     "Flow",
     "FlowFactory",
     "FlowPrior",
+    "FullReader",
+    "FullWriter",
     "GaussianLikelihood",
     "GaussianVisible",
+    "Glimpse",
     "GlorotMLP",
     "InverseAutoregressiveFlow",
+    "LSTMCell",
+    "LSTMState",
     "Likelihood",
     "LikelihoodFactory",
     "MeanFieldClassifier",
@@ -64,14 +92,22 @@ __all__ = [
     "PriorFactory",
     "RadialFlow",
     "RadialTransform",
+    "Reader",
+    "ReaderFactory",
     "Recorded",
+    "RecurrentCell",
     "Shape",
     "StandardNormal",
     "State",
+    "Stroke",
     "TorchvisionEncoder",
     "VampPrior",
     "VisibleFactory",
     "VisibleLayer",
+    "Window",
+    "Writer",
+    "WriterFactory",
     "build",
     "full_precision",
+    "halving_convolutions",
 ]
