@@ -1,4 +1,4 @@
-"""Shaded pictures of voxels, without a graphics library."""
+"""Shaded pictures of voxels, and boxes on images, without a graphics library."""
 
 import math
 
@@ -13,6 +13,34 @@ LIGHT = (0.45, -0.6, 0.7)  # from above, over the viewer's right shoulder: (righ
 AMBIENT = 0.45
 VIEW = 0.85  # of the picture's half extent that no view of the grid exceeds: shapes leave the corners empty
 RAYS = 4096  # followed at once: bounds the memory
+
+
+BOX_COLOURS = ((1.0, 0.0, 0.0), (0.0, 0.8, 0.0), (0.2, 0.4, 1.0))
+
+
+def draw_boxes(images: Tensor, boxes: Tensor, line_widths: Tensor) -> Tensor:
+    """Images with the outlines of boxes: red, green and blue in turn, their edges smooth.
+
+    Args:
+        images: ``(B, 3, H, W)`` in [0, 1].
+        boxes: ``(B, K, 4)`` as (x0, y0, x1, y1), in pixels; what lies outside of an image is moved to its rim.
+        line_widths: ``(B, K)``, in pixels, half of each line inside its box.
+
+    Returns:
+        ``(B, 3, H, W)``; the first box lies on top.
+    """
+    height, width = images.shape[-2:]
+    limits = torch.tensor([width - 1, height - 1]).repeat(2)
+    boxes = boxes.minimum(limits).clamp(min=0)[..., None, None]
+    x, y = torch.arange(width), torch.arange(height)[:, None]
+    for number in reversed(range(boxes.shape[1])):
+        x0, y0, x1, y1 = boxes[:, number].unbind(1)  # (B, 1, 1) each
+        # How far a pixel lies outside of the box, negative within it.
+        outside = torch.maximum((x - (x0 + x1) / 2).abs() - (x1 - x0) / 2, (y - (y0 + y1) / 2).abs() - (y1 - y0) / 2)
+        covered = (0.5 * line_widths[:, number, None, None] + 0.5 - outside.abs()).clamp(0, 1)[:, None]
+        colour = torch.tensor(BOX_COLOURS[number % len(BOX_COLOURS)]).view(3, 1, 1)
+        images = torch.lerp(images, colour, covered)
+    return images
 
 
 def render_voxels(

@@ -1,4 +1,4 @@
-"""How samples come to be, as an animation."""
+"""How samples and reconstructions come to be, as animations."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,18 +6,22 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes
 
-from lit_gen.callbacks.evaluation import FirstBatchCallback, positive
-from lit_gen.callbacks.logging import enlarge, image_grid, log_animation, log_image, pictures, to_uint8
-from lit_gen.models.base import Frame, HasTrajectory
+from lit_gen.callbacks.evaluation import FirstBatchCallback, first, positive
+from lit_gen.callbacks.logging import enlarge, image_grid, log_animation, log_image, pictures
+from lit_gen.callbacks.rendering import draw_boxes
+from lit_gen.models.base import Frame, HasReconstructionTrajectory, HasTrajectory
 
 
 class Trajectory(FirstBatchCallback):
     """Logs the steps by which samples come to be, as an animation and as a storyboard.
 
-    ``val/trajectory`` is a GIF, ``val/storyboard`` shows some of the steps side by side; the same for ``test/``.
-    Attention windows are drawn as boxes. Frames of unlike size (the levels of a pyramid) are enlarged to the largest.
+    ``val/trajectory`` is a GIF, ``val/storyboard`` shows some of the steps side by side; the same for ``test/``. For a
+    model that shows how it reconstructs, ``val/reconstruction_trajectory`` and ``val/reconstruction_storyboard`` do so
+    for images of the batch, which close each row of the storyboard.
+
+    Attention windows are drawn as boxes, the first of a step red and the second green, with lines as wide as the window
+    is blurred. Frames of unlike size (the levels of a pyramid) are enlarged to the largest.
 
     Args:
         num_samples: images in each frame.
@@ -55,15 +59,26 @@ class Trajectory(FirstBatchCallback):
         self.fps = fps
 
     def show(self, trainer: pl.Trainer, model: Any, stage: str, images: Tensor, condition: Any) -> None:
-        frames = thin(model.trajectory(self.num_samples), self.max_frames)
+        self._log(trainer, stage, "", model.trajectory(self.num_samples))
+        if isinstance(model, HasReconstructionTrajectory):
+            images = images[: self.num_samples]
+            frames = model.reconstruction_trajectory(images, first(condition, len(images)))
+            self._log(trainer, stage, "reconstruction_", frames, images)
+
+    def _log(
+        self, trainer: pl.Trainer, stage: str, prefix: str, steps: Iterable[Frame], truth: Tensor | None = None
+    ) -> None:
+        frames = thin(steps, self.max_frames)
         largest = max((pictures(frame.images[:1]).shape[-2:] for frame in frames), key=lambda size: size[0] * size[1])
         size = enlarge(torch.zeros(1, 1, *largest)).shape[-2:]
         shown = [draw_frame(frame, (size[0], size[1])) for frame in frames]  # (B, 3, H, W) each
         animation = [image_grid(frame, self.columns) for frame in shown]
-        log_animation(trainer, f"{stage}/trajectory", animation, fps=self.fps)
+        log_animation(trainer, f"{stage}/{prefix}trajectory", animation, fps=self.fps)
         chosen = [shown[place] for place in spread(len(shown), self.storyboard_steps)]
+        if truth is not None:
+            chosen.append(draw_frame(Frame(truth), (size[0], size[1])))
         storyboard = torch.stack(chosen, 1).flatten(0, 1)
-        log_image(trainer, f"{stage}/storyboard", image_grid(storyboard, len(chosen)))
+        log_image(trainer, f"{stage}/{prefix}storyboard", image_grid(storyboard, len(chosen)))
 
 
 def spread(length: int, count: int) -> list[int]:
@@ -85,7 +100,8 @@ def thin(frames: Iterable[Frame], limit: int) -> list[Frame]:
     kept: list[Frame] = []
     stride, final = 1, None
     for number, frame in enumerate(frames):
-        final = Frame(frame.images.cpu(), None if frame.boxes is None else frame.boxes.cpu(), None)
+        boxes, line_widths = (part if part is None else part.cpu() for part in (frame.boxes, frame.line_widths))
+        final = Frame(frame.images.cpu(), boxes, None, line_widths)
         if number % stride == 0:
             kept.append(final)
         if len(kept) > 4 * limit:
@@ -101,7 +117,7 @@ def draw_frame(frame: Frame, size: tuple[int, int]) -> Tensor:
     """The images of a frame with their boxes.
 
     Args:
-        frame: images ``(B, C, H, W)`` or voxels, boxes in pixels of these images.
+        frame: images ``(B, C, H, W)`` or voxels, boxes and the width of their lines in pixels of these images.
         size: height and width to enlarge them to.
 
     Returns:
@@ -113,10 +129,10 @@ def draw_frame(frame: Frame, size: tuple[int, int]) -> Tensor:
     if frame.boxes is None:
         return enlarged
     factors = torch.tensor([size[1] / width, size[0] / height]).repeat(2)
-    limits = torch.tensor([size[1] - 1, size[0] - 1]).repeat(2)
-    boxes = (frame.boxes.float().cpu() * factors).minimum(limits).clamp(min=0)
-    drawn = [
-        draw_bounding_boxes(to_uint8(image), box, colors="red", width=max(1, min(size) // 64))
-        for image, box in zip(enlarged, boxes, strict=True)
-    ]
-    return torch.stack(drawn).float() / 255
+    boxes = frame.boxes.float().cpu() * factors
+    thinnest = max(1.0, min(size) / 64)
+    line_widths = torch.full(boxes.shape[:2], thinnest)
+    if frame.line_widths is not None:
+        # A window so blurred that its lines would cover the image still shows what lies in it.
+        line_widths = (frame.line_widths.float().cpu() * factors[0]).clamp(thinnest, max(thinnest, min(size) / 8))
+    return draw_boxes(enlarged, boxes, line_widths)

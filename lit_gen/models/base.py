@@ -35,6 +35,7 @@ from lit_gen.models.capabilities import (
     HasHiddenUnits,
     HasLogProb,
     HasLowerBound,
+    HasReconstructionTrajectory,
     HasTrajectory,
     Reconstructs,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "HasHiddenUnits",
     "HasLogProb",
     "HasLowerBound",
+    "HasReconstructionTrajectory",
     "HasTrajectory",
     "LikelihoodModel",
     "LitGenModule",

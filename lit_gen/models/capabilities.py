@@ -22,6 +22,8 @@ class Frame(NamedTuple):
     """(B, K, 4) attention windows as (x0, y0, x1, y1) in pixels of ``images``, or None."""
     weights: Tensor | None = None
     """(B, T) attention over the parts of the condition (words, say), or None."""
+    line_widths: Tensor | None = None
+    """(B, K) of the lines around ``boxes``, in pixels of ``images``, or None for thin ones: how blurred a window is."""
 
 
 class Reconstructs(ABC):
@@ -233,6 +235,14 @@ class HasTrajectory(ABC):
     @abstractmethod
     def trajectory(self, num_samples: int, condition: Any = None) -> Iterator[Frame]:
         """The frames in order; the last one is the sample."""
+
+
+class HasReconstructionTrajectory(ABC):
+    """Shows the steps by which it reconstructs given images."""
+
+    @abstractmethod
+    def reconstruction_trajectory(self, images: Tensor, condition: Any = None) -> Iterator[Frame]:
+        """The frames in order; the last one is the reconstruction."""
 
 
 class Conditional(ABC):

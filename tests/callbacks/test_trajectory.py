@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from lit_gen.callbacks import Trajectory
-from lit_gen.callbacks.rendering import render_voxels
+from lit_gen.callbacks.rendering import draw_boxes, render_voxels
 from lit_gen.callbacks.trajectory import draw_frame, spread, thin
 from lit_gen.models import VAE
-from lit_gen.models.base import Frame, HasTrajectory
+from lit_gen.models.base import Frame, HasReconstructionTrajectory, HasTrajectory
 from tests.callbacks.tiny import SHAPE, data, small, trainer
 
 
@@ -26,6 +26,47 @@ class Growing(VAE, HasTrajectory):
             box = torch.tensor([0.0, 0.0, size / (step + 1), size / (step + 1)])
             boxes = box.expand(num_samples, 1, 4) if step else None
             yield Frame(torch.full((num_samples, 1, size, size), step / 3), boxes)
+
+
+class Fading(Growing, HasReconstructionTrajectory):
+    """Reconstructs images by brightening them."""
+
+    def reconstruction_trajectory(self, images: Tensor, condition: Any = None) -> Iterator[Frame]:
+        for step in range(3):
+            yield Frame(images * step / 2)
+
+
+def test_reconstructions_are_shown_beside_their_images(tmp_path: Path) -> None:
+    run = trainer(tmp_path, Trajectory(num_samples=4, columns=2, every_n_epochs=1))
+    module = data(binarization="none")
+    run.fit(Fading(SHAPE, 2, small, small), module)
+    folder = tmp_path / "images" / "val"
+    with Image.open(folder / "reconstruction_trajectory" / "00000005.gif") as gif:
+        assert gif.n_frames == 3
+    board = np.asarray(Image.open(folder / "reconstruction_storyboard" / "00000005.png"))
+    assert board.shape == (4 * 66 + 2, 4 * 66 + 2, 3), "three steps and the image itself, four of them"
+    black, _, last, truth = (board[2:66, 2 + 66 * column : 66 + 66 * column] for column in range(4))
+    images, _ = next(iter(module.val_dataloader()))
+    assert black.max() == 0
+    assert np.array_equal(last, truth)
+    assert np.array_equal(truth[::8, ::8, 0], (images[0, 0] * 255).round().numpy())
+
+
+def test_lines_are_as_wide_as_asked_and_boxes_have_colours() -> None:
+    boxes = torch.tensor([[[8.0, 8.0, 24.0, 24.0], [40.0, 8.0, 56.0, 24.0]]])
+    drawn = draw_boxes(torch.ones(1, 3, 64, 64), boxes, torch.tensor([[5.0, 1.0]]))[0]
+    red, green = 1 - drawn[1, 16], 1 - drawn[0, 16]  # what is not white, along a row through both boxes
+    assert red[:32].tolist() == pytest.approx([float(abs(x - 8) <= 2 or abs(x - 24) <= 2) for x in range(32)])
+    assert green[32:].tolist() == pytest.approx([float(x in (40, 56)) for x in range(32, 64)])
+
+
+def test_blurred_windows_have_wide_lines() -> None:
+    box = torch.tensor([[[2.0, 2.0, 6.0, 6.0]]])
+    inked = []
+    for std in (0.05, 0.5, 100.0):
+        frame = Frame(torch.zeros(1, 1, 8, 8), box, line_widths=torch.tensor([[std]]))
+        inked.append(draw_frame(frame, (64, 64))[0, 0, 32, :32].sum().item())
+    assert inked == pytest.approx([1, 4, 8]), "at least a pixel, half a pixel of the image, at most an eighth of all"
 
 
 def test_animation_and_storyboard_of_frames_of_unlike_size(tmp_path: Path) -> None:
