@@ -17,6 +17,7 @@ from lit_gen.data.stl10 import STL10
 from lit_gen.data.svhn import SVHN
 from lit_gen.data.synthetic import Synthetic
 from lit_gen.data.synthetic_shapes import SyntheticShapes
+from lit_gen.data.two_digits import TwoDigits
 
 __all__ = [
     "CIFAR10",
@@ -42,4 +43,5 @@ __all__ = [
     "Omniglot",
     "Synthetic",
     "SyntheticShapes",
+    "TwoDigits",
 ]
