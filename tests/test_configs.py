@@ -23,7 +23,7 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     """The config with its data replaced by synthetic images, all else as it is."""
     data = config["data"] if isinstance(config["data"], dict) else {"class_path": config["data"]}
     kept = {"binarization": data.get("init_args", {}).get("binarization", "none"), "batch_size": 8}
-    shape = [3, 32, 32] if data["class_path"] in ("CIFAR10", "CelebA", "ImageFolder") else [1, 28, 28]
+    shape = [3, 32, 32] if data["class_path"] in ("CIFAR10", "SVHN", "CelebA", "ImageFolder") else [1, 28, 28]
     if config["model"]["class_path"] == "ShapeNets3D":
         shape = [1, 24, 24, 24]
     sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}
@@ -40,6 +40,9 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         config["model"]["init_args"] = {**arguments, **small}
         config["trainer"]["callbacks"] = [{"class_path": "Completion", "init_args": {"steps": 2}}]
         words.append(f"--trainer.max_epochs={len(arguments['channels']) + 2}")
+    if config["model"]["class_path"] in ("DRAW", "ConvDRAW"):
+        # Two steps say of the config what 64 do.
+        config["model"]["init_args"] = {**arguments, "steps": 2, "hidden_dim": 16}
     if config["model"]["class_path"] in ENERGIES:
         # The published number of temperatures takes minutes, and says nothing of the config.
         short = {"num_chains": 4, "num_temperatures": 5, "burn_in": 2}

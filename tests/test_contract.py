@@ -17,6 +17,7 @@ from lit_gen.data import Synthetic
 from lit_gen.models import (
     DBM,
     DBN,
+    DRAW,
     HMCVAE,
     IWAE,
     PIWAE,
@@ -26,6 +27,7 @@ from lit_gen.models import (
     ClassifierEncoder,
     ClassRBM,
     ConditionalVAE,
+    ConvDRAW,
     ConvVAE,
     DReG,
     EnergyModel,
@@ -47,6 +49,7 @@ from lit_gen.models.base import (
     HasFilters,
     HasFreeEnergy,
     HasLowerBound,
+    HasReconstructionTrajectory,
     HasTrajectory,
     LikelihoodModel,
     LitGenModule,
@@ -58,8 +61,12 @@ from lit_gen.networks import (
     CategoricalVisible,
     ConvDecoder,
     ConvEncoder,
+    ConvReader,
+    ConvWriter,
     DiscretizedLogisticLikelihood,
     FlowPrior,
+    FullReader,
+    FullWriter,
     GaussianVisible,
     InverseAutoregressiveFlow,
     MixtureOfGaussians,
@@ -96,6 +103,9 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "HMCVAE-conv": lambda: HMCVAE(SHAPE, 4, 1, encoder=conv_encoder, decoder=conv_decoder, reverse=None),
     "LadderVAE": lambda: LadderVAE(SHAPE, [5, 4, 3], [9, 8, 7], 1, normed, small, normed, normed, kl_warmup_steps=4),
     "LadderVAE-weighted": lambda: LadderVAE(SHAPE, [5, 3], [9, 8], 3, small, small, small, small),
+    "DRAW": lambda: DRAW(SHAPE, 3, 4, 12),
+    "DRAW-full": lambda: DRAW(SHAPE, 3, 4, 12, FullReader, FullWriter, likelihood=DiscretizedLogisticLikelihood),
+    "ConvDRAW": lambda: ConvDRAW(SHAPE, 3, 2, 6, lambda shape, dim: ConvReader(shape, dim, [4, 4]), conv_writer),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
@@ -164,6 +174,10 @@ def classifier_encoder(input_shape: Shape, output_shape: Shape) -> ClassifierEnc
 
 def conv_decoder(input_shape: Shape, output_shape: Shape) -> ConvDecoder:
     return ConvDecoder(input_shape, output_shape, channels=(8, 4), batch_norm=True)
+
+
+def conv_writer(hidden_shape: Shape, canvas_shape: Shape) -> ConvWriter:
+    return ConvWriter(hidden_shape, canvas_shape, channels=[4])
 
 
 def epochs(model: LitGenModule) -> int:
@@ -241,6 +255,9 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
     if isinstance(model, HasTrajectory):
         frames = list(model.trajectory(2))
         check_images(frames[-1].images, 2, shape)
+    if isinstance(model, HasReconstructionTrajectory) and isinstance(model, Reconstructs):
+        *_, frame = model.reconstruction_trajectory(images, condition)
+        torch.testing.assert_close(frame.images, model.reconstruct(images, condition))
     if isinstance(model, EstimatesPartition):
         for estimate in (model.log_partition_ais(5, 10), model.log_partition_reverse_ais(images, 10, 2)):
             assert isfinite(estimate.log_partition)

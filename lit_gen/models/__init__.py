@@ -5,10 +5,12 @@ from lit_gen.models.checkpoint import load_model
 from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
 from lit_gen.models.classifier_encoder import ClassifierEncoder
+from lit_gen.models.conv_draw import ConvDRAW
 from lit_gen.models.conv_vae import ConvVAE
 from lit_gen.models.cvae import ConditionalVAE
 from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
+from lit_gen.models.draw import DRAW
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.flow_vae import FlowVAE
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
@@ -33,6 +35,7 @@ __all__ = [
     "CIWAE",
     "DBM",
     "DBN",
+    "DRAW",
     "HMCVAE",
     "IWAE",
     "MIWAE",
@@ -44,6 +47,7 @@ __all__ = [
     "ClassifierEncoder",
     "ConditionalVAE",
     "ContrastiveDivergence",
+    "ConvDRAW",
     "ConvVAE",
     "DReG",
     "EnergyModel",
