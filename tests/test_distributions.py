@@ -1,11 +1,12 @@
-"""DiscretizedLogistic against enumeration of its grey levels and scipy's logistic distribution."""
+"""DiscretizedLogistic against enumeration of its grey levels and scipy's logistic distribution; others against torch."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import logistic
+from torch.distributions import Bernoulli
 
-from lit_gen.distributions import DiscretizedLogistic
+from lit_gen.distributions import DiscretizedLogistic, LogitBernoulli
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
 
@@ -61,3 +62,19 @@ def test_expand_keeps_probabilities() -> None:
 def test_fewer_than_two_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         DiscretizedLogistic(torch.tensor(0.5), torch.tensor(0.1), levels=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_probability_from_logits_is_torchs(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    logits = (8 * torch.randn(3, 1000)).to(dtype)
+    logits[:, :4] = torch.tensor([60.0, -60.0, 0.0, 25.0])
+    for value in (torch.rand(1000).round().to(dtype), torch.rand(1000).to(dtype)):
+        found, gradients = [], []
+        for kind in (LogitBernoulli, Bernoulli):
+            given = logits.clone().requires_grad_()
+            found.append(kind(logits=given, validate_args=False).log_prob(value))
+            gradients += torch.autograd.grad(found[-1].sum(), given)
+        eps = torch.finfo(dtype).eps
+        torch.testing.assert_close(*found, rtol=8 * eps, atol=60 * eps)
+        torch.testing.assert_close(*gradients, rtol=8 * eps, atol=8 * eps)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, Normal
 
-from lit_gen.distributions import DiscretizedLogistic
+from lit_gen.distributions import DiscretizedLogistic, LogitBernoulli
 from lit_gen.networks.network import Recorded, Shape, full_precision
 
 
@@ -52,7 +52,7 @@ class BernoulliLikelihood(Likelihood):
     needs_binary = True
 
     def distribution(self, parameters: Tensor) -> Distribution:
-        return self._independent(Bernoulli(logits=parameters, validate_args=False))
+        return self._independent(LogitBernoulli(logits=parameters, validate_args=False))
 
 
 class GaussianLikelihood(Likelihood):
