@@ -1,5 +1,6 @@
 """Algorithms on densities, without Lightning."""
 
+from lit_gen.inference.active_units import ACTIVE_VARIANCE, activity, posterior_moments
 from lit_gen.inference.ais import (
     AnnealedPath,
     PartitionEstimate,
@@ -33,6 +34,7 @@ from lit_gen.inference.parzen import ParzenEstimate, parzen_log_likelihood
 from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochastic_pseudo_log_likelihood
 
 __all__ = [
+    "ACTIVE_VARIANCE",
     "AnnealedPath",
     "DecoderDensity",
     "DecoderPath",
@@ -47,6 +49,7 @@ __all__ = [
     "Progress",
     "StepSizeAdaptation",
     "Transition",
+    "activity",
     "ais",
     "ais_log_weights",
     "binary_states",
@@ -60,6 +63,7 @@ __all__ = [
     "leapfrog",
     "observe_depth",
     "parzen_log_likelihood",
+    "posterior_moments",
     "pseudo_log_likelihood",
     "published_temperatures",
     "raise_log_likelihood",

@@ -64,7 +64,7 @@ class DecoderPath(AnnealedPath[DecoderState]):
 
     Args:
         log_likelihood: of the decoder.
-        prior: p(z), batch shape ``()``.
+        prior: p(z), batch shape ``()``, or ``(N,)`` where it depends on a condition of each image.
         images: ``(N, C, H, W)``.
         base: p_0, batch shape ``(N,)``: q(z given x), say; None for the prior.
         num_leapfrogs: gradients to a step of Hamiltonian Monte Carlo.
@@ -115,9 +115,10 @@ class DecoderPath(AnnealedPath[DecoderState]):
         return DecoderState(evaluate(self._base_density, z), evaluate(self._ratio, z))
 
     def sample_base(self, num_chains: int) -> DecoderState:
-        if self.base is None:
-            return self.state(self.prior.sample(torch.Size([num_chains])))
-        return self.state(self.base.sample(torch.Size([num_chains // len(self.images)])).flatten(0, 1))
+        first = self.prior if self.base is None else self.base
+        if not first.batch_shape:
+            return self.state(first.sample(torch.Size([num_chains])))
+        return self.state(first.sample(torch.Size([num_chains // len(self.images)])).flatten(0, 1))
 
     def log_ratio(self, state: DecoderState, beta: float, next_beta: float) -> Tensor:
         return (next_beta - beta) * state.ratio.log_density
@@ -169,15 +170,18 @@ class DecoderPath(AnnealedPath[DecoderState]):
         return DecoderState(base, ratio), moved.acceptance.view(chains, -1).mean(0)
 
     def _base_density(self, z: Tensor) -> Tensor:
-        if self.base is None:
-            return self.prior.log_prob(z)
-        return self.base.log_prob(z.unflatten(0, (-1, len(self.images)))).flatten()
+        return self._log_prob(self.prior if self.base is None else self.base, z)
+
+    def _log_prob(self, distribution: Distribution, z: Tensor) -> Tensor:
+        if not distribution.batch_shape:
+            return distribution.log_prob(z)
+        return distribution.log_prob(z.unflatten(0, (-1, len(self.images)))).flatten()
 
     def _ratio(self, z: Tensor) -> Tensor:
         chains = len(z) // len(self.images)
         images = self.images.expand(chains, *self.images.shape).flatten(0, 1)
         likelihood = self.log_likelihood(z, images)
-        return likelihood if self.base is None else likelihood + self.prior.log_prob(z) - self._base_density(z)
+        return likelihood if self.base is None else likelihood + self._log_prob(self.prior, z) - self._base_density(z)
 
 
 def _tempered(state: DecoderState, beta: float) -> Point:
@@ -222,7 +226,8 @@ def decoder_log_likelihood(
 
     Args:
         log_likelihood: log p(x given z) of the decoder.
-        prior: p(z), batch shape ``()``.
+        prior: p(z), batch shape ``()``, or ``(N,)`` where it depends on a condition of each image; then all images go
+            at once, whatever ``max_rows``.
         images: ``(N, C, H, W)``, dequantized or binarized as the likelihood asks for.
         num_chains: independent chains of each image.
         betas: inverse temperatures from 0 to 1, rising; None: 1,000 steps of :func:`sigmoid_temperatures` (10,000 in
@@ -247,7 +252,8 @@ def decoder_log_likelihood(
     if pilot_chains < 0:
         raise ValueError(f"pilot_chains must not be negative, got {pilot_chains}")
     check_annealing(betas, num_chains)
-    parts = range(0, len(images), max(1, max_rows // max(num_chains, pilot_chains)))
+    together = len(images) if prior.batch_shape else max(1, max_rows // max(num_chains, pilot_chains))
+    parts = range(0, len(images), together)
     # From the base straight to the posterior there is no step whose size could matter.
     pilot = pilot_chains > 0 and len(betas) > 2
     ticks = iter(progress(range(len(parts) * (len(betas) - 2 + pilot * (PILOT_WARMUP + len(betas) - 2)))))

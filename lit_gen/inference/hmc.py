@@ -65,7 +65,10 @@ def evaluate(log_density: LogDensity, position: Tensor, create_graph: bool = Fal
     with torch.enable_grad():
         here = position if create_graph and position.requires_grad else position.detach().requires_grad_()
         values = log_density(here)
-        (gradient,) = torch.autograd.grad(values.sum(), here, create_graph=create_graph)
+        if values.requires_grad:
+            (gradient,) = torch.autograd.grad(values.sum(), here, create_graph=create_graph)
+        else:  # flat, as a uniform prior is
+            gradient = torch.zeros_like(here)
     return Point(here, values, gradient) if create_graph else Point(position.detach(), values.detach(), gradient)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions import Independent, MultivariateNormal, Normal
 
 from lit_gen.inference import DecoderPath, ais, decoder_log_likelihood, reverse_ais_log_weights, sigmoid_temperatures
 from lit_gen.models import VAE
@@ -188,3 +188,20 @@ def test_mistakes_are_told() -> None:
             decoder_log_likelihood(log_likelihood, MODEL.prior, images, **arguments)
     with pytest.raises(ValueError, match="num_temperatures must be at least 1, got 0"):
         sigmoid_temperatures(0)
+
+
+def test_a_prior_of_its_own_for_each_image() -> None:
+    """z ~ N(m, 1) and x given z ~ N(z, 1), so that x ~ N(m, 2)."""
+    mean = torch.tensor([[-3.0], [0.0], [4.0]])
+    images = torch.tensor([-2.5, 1.0, 2.0]).view(3, 1, 1, 1)
+    exact = Normal(mean[:, 0], 2**0.5).log_prob(images.flatten())
+    found = decoder_log_likelihood(
+        lambda z, x: Normal(z, 1.0).log_prob(x.flatten(1)).sum(1),
+        Independent(Normal(mean, 1.0), 1),
+        images,
+        50,
+        sigmoid_temperatures(30),
+        num_leapfrogs=3,
+        max_rows=1,
+    )
+    assert ((found.log_likelihood - exact).abs() < 4.5 * found.standard_error + 1e-3).all()

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal
+from torch.distributions import MultivariateNormal, Uniform
 
 from lit_gen.inference import DualAveraging, MultiplicativeAdaptation, evaluate, hmc, hmc_step, leapfrog
 from lit_gen.inference.hmc import Point
@@ -178,3 +178,11 @@ def test_a_run_finds_the_density_from_afar() -> None:
 def test_mistakes_are_told(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         hmc(normal, torch.zeros(1, 1), **({"num_samples": 1} | arguments))
+
+
+def test_a_flat_density_has_no_gradient() -> None:
+    prior = Uniform(torch.zeros(1), torch.ones(1), validate_args=False)
+    inside = evaluate(lambda z: prior.log_prob(z).sum(1), torch.rand(5, 1))
+    assert inside.log_density.eq(0).all()
+    assert inside.gradient.shape == (5, 1)
+    assert inside.gradient.eq(0).all()
