@@ -1,5 +1,6 @@
 """Distributions that torch.distributions lacks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -82,3 +83,35 @@ class DiscretizedLogistic(Distribution):
         for edge in edges:
             total = total + torch.sigmoid((self.loc - edge) / self.scale)
         return total / (self.levels - 1)
+
+
+class Joint(Distribution):
+    """Independent vectors in a row as one: the first ``sizes[0]`` numbers are of the first distribution, and so on.
+
+    Args:
+        parts: with events ``(size,)`` and one batch shape, or ``()``, which is broadcast.
+        validate_args: as in torch.distributions.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(self, parts: Sequence[Distribution], validate_args: bool | None = None) -> None:
+        if not parts or any(len(part.event_shape) != 1 for part in parts):
+            shapes = [tuple(part.event_shape) for part in parts]
+            raise ValueError(f"parts must be distributions over vectors, at least one, got events of {shapes}")
+        self.parts = tuple(parts)
+        self.sizes = [part.event_shape[0] for part in parts]
+        batch_shape = torch.broadcast_shapes(*(part.batch_shape for part in parts))
+        super().__init__(batch_shape, torch.Size([sum(self.sizes)]), validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_probs = [part.log_prob(piece) for part, piece in zip(self.parts, value.split(self.sizes, -1), strict=True)]
+        return torch.stack(log_probs).sum(0)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = torch.Size(sample_shape)
+        missing = [self.batch_shape[: len(self.batch_shape) - len(part.batch_shape)] for part in self.parts]
+        drawn = [part.sample(shape + extra) for part, extra in zip(self.parts, missing, strict=True)]
+        return torch.cat(drawn, -1)

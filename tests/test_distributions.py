@@ -1,12 +1,12 @@
-"""DiscretizedLogistic against enumeration of its grey levels and scipy's logistic distribution; others against torch."""
+"""DiscretizedLogistic against enumeration of its grey levels and scipy's logistic distribution; Joint against torch."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import logistic
-from torch.distributions import Bernoulli
+from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
 
-from lit_gen.distributions import DiscretizedLogistic, LogitBernoulli
+from lit_gen.distributions import DiscretizedLogistic, Joint, LogitBernoulli
 
 LEVELS = torch.arange(256, dtype=torch.float64) / 255
 
@@ -62,6 +62,27 @@ def test_expand_keeps_probabilities() -> None:
 def test_fewer_than_two_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         DiscretizedLogistic(torch.tensor(0.5), torch.tensor(0.1), levels=1)
+
+
+def test_vectors_in_a_row_are_independent() -> None:
+    covariance = torch.tensor([[1.0, 0.3], [0.3, 0.5]])
+    mean = torch.tensor([[1.0, 2.0], [-1.0, 0.0], [0.0, 0.0]])
+    parts = [MultivariateNormal(mean, covariance), Independent(Normal(torch.zeros(1), torch.full((1,), 2.0)), 1)]
+    joint = Joint(parts, validate_args=False)
+    whole = torch.block_diag(covariance, torch.tensor([[4.0]]))
+    reference = MultivariateNormal(torch.cat([mean, torch.zeros(3, 1)], 1), whole)
+    assert (joint.batch_shape, joint.event_shape) == ((3,), (3,))
+    value = torch.randn(5, 3, 3)
+    torch.testing.assert_close(joint.log_prob(value), reference.log_prob(value))
+    torch.manual_seed(0)
+    samples = joint.sample(torch.Size([20_000]))
+    assert samples.shape == (20_000, 3, 3)
+    torch.testing.assert_close(samples.mean(0), reference.mean, rtol=0, atol=0.06)
+    torch.testing.assert_close(samples[:, 0].T.cov(), whole, rtol=0, atol=0.15)
+    alone = Joint(parts[1:], validate_args=False)
+    assert alone.sample(torch.Size([7])).shape == (7, 1)
+    with pytest.raises(ValueError, match=r"distributions over vectors, at least one, got events of \[\(\)\]"):
+        Joint([Normal(0.0, 1.0)])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -63,6 +63,18 @@ class Encodes(ABC):
     def encode(self, images: Tensor, condition: Any = None) -> Distribution:
         """``(B, C, H, W)`` -> q(z given x) with batch shape ``(B,)`` and event shape ``latent_shape``."""
 
+    def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:
+        """Of each stochastic layer, the lowest first, numbers whose expectation is E_q[h given x].
+
+        ``(1, B, *latent)`` where that is known in closed form, else ``(num_samples, B, *latent)``, independent of each
+        other. A model of several layers overrides it.
+        """
+        posterior = self.encode(images, condition)
+        try:
+            return [posterior.mean[None]]
+        except NotImplementedError:
+            return [posterior.sample(torch.Size([num_samples]))]
+
 
 class Decodes(ABC):
     """Maps latents, drawn from a prior, to images."""
@@ -93,6 +105,18 @@ class Decodes(ABC):
     @abstractmethod
     def decode(self, z: Tensor, condition: Any = None) -> Distribution | Tensor:
         """``(B, *latent_shape)`` -> p(x given z) over ``(B, C, H, W)``, or images where the model has no likelihood."""
+
+    def joint_prior(self, condition: Any = None) -> Distribution:
+        """p(u) of all that an image is decoded from: of the latent, and of what layers below it draw.
+
+        A model that draws more than z on the way to p(x given z) overrides it with :meth:`decode_joint`, so that
+        estimates of log p(x) are those of the model that is sampled from.
+        """
+        return self.conditional_prior(condition)
+
+    def decode_joint(self, u: Tensor, condition: Any = None) -> Distribution | Tensor:
+        """p(x given u) over ``(B, C, H, W)``, or images: :meth:`decode` of what :meth:`joint_prior` draws."""
+        return self.decode(u, condition)
 
     def decode_images(self, z: Tensor, condition: Any = None) -> Tensor:
         """The mean E[x given z] of the likelihood, or the image itself: ``(B, C, H, W)`` in [0, 1]."""

@@ -147,6 +147,18 @@ class IWAE(LayeredVAE):
         return posterior
 
     @torch.no_grad()
+    def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:
+        """Of each layer the mean given a draw of the layer below, which for the lowest is the image."""
+        samples = torch.Size([num_samples])
+        posterior = self.posterior(1, images, condition)
+        means, h = [posterior.mean[None]], posterior.sample(samples).flatten(0, 1)
+        for layer in range(2, len(self.latent_dims) + 1):
+            posterior = self.posterior(layer, h, repeat_condition(condition, num_samples))
+            means.append(posterior.mean.unflatten(0, (num_samples, -1)))
+            h = posterior.sample()
+        return means
+
+    @torch.no_grad()
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
         """The mean image at the mean of q(h_1 given x), ``(B, C, H, W)`` in [0, 1]."""
         return self.generative(0, self.posterior(1, images, condition).mean, condition).mean.float()

@@ -223,6 +223,12 @@ class LadderVAE(LayeredVAE):
         reconstruction = self.generative(0, layers[-1].latent, given).log_prob(rows)
         return Descent(layers[::-1], reconstruction.unflatten(0, (samples, len(images))))
 
+    @torch.no_grad()
+    def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:
+        """Of each layer the mean given a draw of the layer above."""
+        layers = self.descend(images, num_samples, condition).layers
+        return [layer.posterior.mean.unflatten(0, (num_samples, -1)) for layer in layers]
+
     # ---- the bound
 
     def terms(self, descent: Descent) -> LikelihoodTerms:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
+from lit_gen.distributions import Joint
 from lit_gen.models.vae import VAE
 from lit_gen.networks import Network, Recorded, Shape, full_precision
 
@@ -49,6 +50,22 @@ class LayeredVAE(VAE):
         for layer in reversed(range(1, len(self.latent_dims))):
             z = self.generative(layer, z, condition).mean
         return self.generative(0, z, condition)
+
+    def joint_prior(self, condition: Any = None) -> Distribution:
+        """Of h_L, and of the standard normal noise that the layers below are drawn with, in a row."""
+        if len(self.latent_dims) == 1:
+            return self.conditional_prior(condition)
+        zeros = next(self.parameters()).new_zeros(sum(self.latent_dims[:-1]))
+        noise = Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
+        return Joint([self.conditional_prior(condition), noise], validate_args=False)
+
+    def decode_joint(self, u: Tensor, condition: Any = None) -> Distribution:
+        """p(x given h_1), every h_l being its mean given the layer above, plus its noise times its deviation."""
+        h, *noises = u.split(self.latent_dims[::-1], 1)
+        for layer, noise in zip(reversed(range(1, len(self.latent_dims))), noises, strict=True):
+            p = self.generative(layer, h, condition)
+            h = p.mean + p.stddev * noise
+        return self.generative(0, h, condition)
 
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
         h = self.sample_latents(num_samples, condition)
