@@ -18,7 +18,7 @@ ALLOWED = {
     "models": {"distributions", "networks", "objectives", "inference", "captions"},
     "data": {"captions", "digit_scenes"},
     "metrics": set(),
-    "callbacks": {"models", "metrics"},
+    "callbacks": {"objectives", "inference", "models", "metrics"},
 }
 BASE_ONLY = ("lit_gen.models.base", "lit_gen.models.checkpoint", "lit_gen.models.capabilities")
 

@@ -8,10 +8,13 @@ from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.config import RunConfig
 from lit_gen.callbacks.defaults import default_callbacks
 from lit_gen.callbacks.doctor import Doctor
+from lit_gen.callbacks.estimator import LikelihoodEstimator
+from lit_gen.callbacks.estimators import ActiveUnits, Annealing, ImportanceSampling, ParzenWindow
 from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid
+from lit_gen.callbacks.likelihood_desk import LikelihoodDesk
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
 from lit_gen.callbacks.metrics import GenerationMetrics, ImportanceBound
 from lit_gen.callbacks.partition import LogPartition
@@ -26,7 +29,9 @@ from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter, prompted_names, refuse_leftovers, write_images, write_prompted
 
 __all__ = [
+    "ActiveUnits",
     "Alignment",
+    "Annealing",
     "AtomicCheckpointIO",
     "BestAndLast",
     "Compile",
@@ -39,8 +44,12 @@ __all__ = [
     "GenerationMetrics",
     "ImageWriter",
     "ImportanceBound",
+    "ImportanceSampling",
     "LatentGrid",
+    "LikelihoodDesk",
+    "LikelihoodEstimator",
     "LogPartition",
+    "ParzenWindow",
     "ProgressBar",
     "PseudoLikelihood",
     "ReconstructionGrid",

@@ -1,7 +1,7 @@
 """Scores of samples and of the likelihood, at the end of validation and test."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,7 +18,15 @@ from lit_gen.callbacks.evaluation import (
 )
 from lit_gen.callbacks.files import write_whole
 from lit_gen.callbacks.logging import batch_step, run_folder, writes_files
-from lit_gen.metrics import ClassifierFeatures, FeatureExtractor, GenerationScores, InceptionV3, MetricName, Pixels
+from lit_gen.metrics import (
+    ClassifierFeatures,
+    FeatureExtractor,
+    GenerationScores,
+    InceptionV3,
+    MetricName,
+    Pixels,
+    Receipt,
+)
 from lit_gen.models.base import Batch, GenerativeModel, HasLowerBound
 from lit_gen.models.checkpoint import load_model
 
@@ -144,14 +152,19 @@ class GenerationMetrics(EvaluationCallback):
         for name, receipt in receipts.items():
             pl_module.log(f"{stage}/{name}", receipt.value, sync_dist=True)
         if writes_files(trainer):
-            content = {
-                "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
-                "step": batch_step(trainer),
-                "seed": self.seed,
-                "scores": [receipt.to_dict() for receipt in receipts.values()],
-            }
-            text = json.dumps(content, indent=2) + "\n"
-            write_whole(run_folder(trainer) / "receipts" / f"{stage}.json", lambda path: Path(path).write_text(text))
+            write_receipts(trainer, stage, self.seed, receipts.values())
+
+
+def write_receipts(trainer: pl.Trainer, name: str, seed: int, receipts: Iterable[Receipt]) -> None:
+    """Write ``<run>/receipts/<name>.json``: the receipts, with the checkpoint and the seed they belong to."""
+    content = {
+        "checkpoint": None if trainer.ckpt_path is None else str(trainer.ckpt_path),
+        "step": batch_step(trainer),
+        "seed": seed,
+        "scores": [receipt.to_dict() for receipt in receipts],
+    }
+    text = json.dumps(content, indent=2) + "\n"
+    write_whole(run_folder(trainer) / "receipts" / f"{name}.json", lambda path: Path(path).write_text(text))
 
 
 def real_data(trainer: pl.Trainer, stage: Stage) -> str:

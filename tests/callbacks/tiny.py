@@ -36,12 +36,12 @@ def trainer(folder: Path, *callbacks: pl.Callback, **arguments: Any) -> pl.Train
         "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
         "plugins": [AtomicCheckpointIO()],
         "enable_progress_bar": False,
+        "inference_mode": False,
     }
     return pl.Trainer(
         default_root_dir=folder,
         accelerator="cpu",
         devices=1,
-        inference_mode=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
         **{**options, **arguments},
