@@ -1,7 +1,7 @@
 """The time that a training takes, also one that was interrupted and resumed."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 
@@ -32,18 +32,24 @@ class TrainingTime(pl.Callback):
 
 
 class BatchTime(pl.Callback):
-    """Seconds from the start of the first to the end of the last training batch of a fit of one epoch."""
+    """Seconds from the start of the first to the end of the last training batch of a fit of one epoch.
 
-    seconds = 0.0
+    Args:
+        clock: ``wall``, or ``process`` for seconds of the processor.
+    """
+
+    def __init__(self, clock: Literal["wall", "process"] = "wall") -> None:
+        self.seconds = 0.0
+        self._now = time.perf_counter if clock == "wall" else time.process_time
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx == 0:
-            self._start = time.perf_counter()
+            self._start = self._now()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_last_batch:
-            self.seconds = time.perf_counter() - self._start
+            self.seconds = self._now() - self._start

@@ -33,7 +33,14 @@ from benchmarks.receipts import (
     without_paths,
     write_receipt,
 )
-from benchmarks.tables import models_table, rbm_speed_table, replace_tables, rows_table, throughput_table
+from benchmarks.tables import (
+    models_table,
+    rbm_speed_table,
+    replace_tables,
+    rows_table,
+    throughput_table,
+    variational_speed_table,
+)
 
 ROWS = REPOSITORY / "benchmarks" / "rows.yaml"
 PAGES = (REPOSITORY / "benchmarks" / "README.md", REPOSITORY / "README.md")
@@ -147,6 +154,7 @@ def render() -> list[Path]:
         "rows": rows_table(rows, receipts),
         "throughput": throughput_table(receipts.get("throughput")),
         "throughput-rbm": rbm_speed_table(receipts.get("throughput-rbm")),
+        "throughput-variational": variational_speed_table(receipts.get("throughput-variational")),
         "models": models_table(models, rows, receipts),
     }
     changed = []

@@ -134,6 +134,29 @@ def rbm_speed_table(receipt: Receipt | None) -> str:
     )
 
 
+def variational_speed_table(receipt: Receipt | None) -> str:
+    """Images per second of variational models here and in pythae."""
+    if receipt is None:
+        return NOT_RUN
+    speed, ratios, targets = receipt["images_per_second"], receipt["ratios"], receipt["targets"]
+    names = {"conv": "convolutional VAE, an epoch", "iwae": "IWAE, k = 50, an epoch"}
+    names["bound"] = f"the bound with {receipt['bound']['samples']:,} samples"
+    lines = []
+    for part, name in names.items():
+        values = (speed[f"{part}, {who}"] for who in ("lit_gen", "pythae"))
+        ours, theirs = (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values)
+        key = f"{part} / pythae"
+        lines.append([name, ours, theirs, f"{ratios[key]:.2f} (target {targets[key]:g})"])
+    header = ["", "lit_gen, images/s", "pythae, images/s", "lit_gen / pythae"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"Batches of {receipt['batch_size']}, {receipt['images']:,} images of {receipt['data']}"
+        f" ({receipt['bound']['images']} for the bound), the best of {receipt['repeats']} interleaved epochs, in"
+        f" seconds of the processor; pythae {receipt['provenance']['versions']['pythae']};"
+        f" {machine(receipt['provenance'])}; [receipt](results/throughput-variational.json)."
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 120:

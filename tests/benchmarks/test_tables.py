@@ -15,6 +15,7 @@ from benchmarks.tables import (
     replace_tables,
     rows_table,
     throughput_table,
+    variational_speed_table,
 )
 
 ROW = {
@@ -131,6 +132,27 @@ def test_rbm_speed_names_every_library_and_its_version() -> None:
     assert rbm_speed_table(None) == NOT_RUN
 
 
+def test_variational_speed_stands_beside_pythae() -> None:
+    speed = {"conv, lit_gen": 2000.0, "conv, pythae": 1000.0, "iwae, lit_gen": 300.0, "iwae, pythae": 200.0}
+    receipt = {
+        "images_per_second": {**speed, "bound, lit_gen": 24.0, "bound, pythae": 8.0},
+        "ratios": {"conv / pythae": 2.0, "iwae / pythae": 1.5, "bound / pythae": 3.0},
+        "targets": {"conv / pythae": 1.5, "iwae / pythae": 1.5, "bound / pythae": 3.0},
+        "bound": {"samples": 5000, "images": 10},
+        "batch_size": 100,
+        "images": 2000,
+        "repeats": 3,
+        "data": "MNIST",
+        "provenance": {**PROVENANCE, "versions": {**PROVENANCE["versions"], "pythae": "0.1.2"}},
+    }
+    shown = variational_speed_table(receipt)
+    assert "| convolutional VAE, an epoch | 2,000 | 1,000 | 2.00 (target 1.5) |" in shown
+    assert "| IWAE, k = 50, an epoch | 300 | 200 | 1.50 (target 1.5) |" in shown
+    assert "| the bound with 5,000 samples | 24.0 | 8.0 | 3.00 (target 3) |" in shown
+    assert "pythae 0.1.2" in shown
+    assert variational_speed_table(None) == NOT_RUN
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (7300, "2.0 h")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -168,6 +190,7 @@ def test_tables_on_the_pages_are_those_of_the_receipts() -> None:
         "rows": rows_table(rows, receipts),
         "throughput": throughput_table(receipts.get("throughput")),
         "throughput-rbm": rbm_speed_table(receipts.get("throughput-rbm")),
+        "throughput-variational": variational_speed_table(receipts.get("throughput-variational")),
         "models": models_table(models, rows, receipts),
     }
     for page in PAGES:

@@ -1,0 +1,162 @@
+"""Variational models beside pythae (``pip install lit-gen[benchmarks]``): the same networks, images and batches.
+
+- conv: a convolutional VAE (the layers of ``ConvEncoder`` and ``ConvDecoder``, 20 latents);
+- iwae: an IWAE of 50 samples (784-200-200-50, tanh);
+- bound: the importance-weighted bound with 5,000 samples of that IWAE's networks, beside ``get_nll``.
+
+lit_gen trains as ``lit-gen fit`` does, with its bar, loggers and default callbacks, pythae by the ``train_step`` of its
+own trainer with its bar. pythae takes grey images, lit_gen binarizes them anew in every batch. Contestants take turns,
+and the best of several epochs counts, in seconds of the processor: one thread, whatever else the machine does.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.conditions import BATCH, quiet, without_lightning_settings
+from lit_gen.cli import LitGenCLI
+from lit_gen.data import MNIST
+from lit_gen.models import IWAE
+from lit_gen.networks import ConvDecoder, ConvEncoder, GlorotMLP
+
+SHAPE, LATENT, SAMPLES, BOUND_SAMPLES = (1, 28, 28), {"conv": 20, "iwae": 50}, 50, 5000
+TARGETS = {"conv / pythae": 1.5, "iwae / pythae": 1.5, "bound / pythae": 3.0}
+NETWORKS = {"conv": (ConvEncoder, ConvDecoder), "iwae": (GlorotMLP, GlorotMLP)}
+WORDS = {
+    "conv": ["--model=VAE", "--model.latent_dim=20", "--model.encoder=ConvEncoder", "--model.decoder=ConvDecoder"],
+    "iwae": ["--model=IWAE", "--model.latent_dims=[50]", f"--model.num_samples={SAMPLES}"],
+}
+
+
+class ProcessorTime:
+    """Seconds of the processor within a block."""
+
+    def __enter__(self) -> "ProcessorTime":
+        self._start = time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.process_time() - self._start
+
+
+def lit_gen_epoch(kind: str, root: str, images: int) -> float:
+    """An epoch as ``lit-gen fit`` runs it, from the first batch to the last."""
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        words = [*WORDS[kind], "--data=MNIST", f"--data.root={root}", f"--data.batch_size={BATCH}"]
+        words += ["--data.binarization=stochastic", "--data.val_size=0", f"--data.subset={images}"]
+        words += [f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
+        words += ["--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
+        words += ["--trainer.callbacks+=benchmarks.clock.BatchTime", "--trainer.callbacks.clock=process"]
+        cli: Any = LitGenCLI(words, run=False)
+        cli.trainer.fit(cli.model, cli.datamodule)
+    return next(callback.seconds for callback in cli.trainer.callbacks if type(callback).__name__ == "BatchTime")
+
+
+def pythae_model(kind: str) -> Any:
+    """pythae's VAE or IWAE around the same networks."""
+    from pythae.models import IWAE as PythaeIWAE
+    from pythae.models import VAE as PythaeVAE
+    from pythae.models import IWAEConfig, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+
+    make_encoder, make_decoder = NETWORKS[kind]
+
+    class Encoder(BaseEncoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = make_encoder(SHAPE, (2 * LATENT[kind],))
+
+        def forward(self, x: Tensor) -> Any:
+            mean, log_variance = self.network(x).chunk(2, 1)
+            return ModelOutput(embedding=mean, log_covariance=log_variance)
+
+    class Decoder(BaseDecoder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = nn.Sequential(make_decoder((LATENT[kind],), SHAPE), nn.Sigmoid())
+
+        def forward(self, z: Tensor) -> Any:
+            return ModelOutput(reconstruction=self.network(z))
+
+    options: dict[str, Any] = {"input_dim": SHAPE, "latent_dim": LATENT[kind], "reconstruction_loss": "bce"}
+    if kind == "conv":
+        return PythaeVAE(VAEConfig(**options), Encoder(), Decoder())
+    return PythaeIWAE(IWAEConfig(**options, number_samples=SAMPLES), Encoder(), Decoder())
+
+
+def pythae_epoch(kind: str, images: Tensor) -> float:
+    """``train_step`` of pythae's trainer, which is its epoch."""
+    from pythae.data.datasets import BaseDataset
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    dataset = BaseDataset(images, torch.zeros(len(images)))
+    with tempfile.TemporaryDirectory() as folder, quiet(), without_lightning_settings():
+        config = BaseTrainerConfig(folder, per_device_train_batch_size=BATCH, num_epochs=1, learning_rate=1e-3)
+        trainer = BaseTrainer(pythae_model(kind), dataset, training_config=config)
+        trainer.prepare_training()
+        with ProcessorTime() as clock:
+            trainer.train_step(1)
+    return clock.seconds
+
+
+class Bound:
+    """The bound of both on the same images, with equal weights.
+
+    Args:
+        images: ``(N, 1, 28, 28)``, binary.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.ours, self.theirs = IWAE(SHAPE, [LATENT["iwae"]], SAMPLES).eval(), pythae_model("iwae").eval()
+        self.theirs.encoder.network.load_state_dict(self.ours.encoder.state_dict())
+        self.theirs.decoder.network[0].load_state_dict(self.ours.decoder.state_dict())
+        with torch.no_grad():
+            # lit_gen's gives the log standard deviation, pythae's the log-variance.
+            last = self.theirs.encoder.network.layers[-1]
+            last.weight[LATENT["iwae"] :] *= 2
+            last.bias[LATENT["iwae"] :] *= 2
+        self.nats: dict[str, float] = {}
+
+    def lit_gen(self) -> float:
+        """Seconds."""
+        with ProcessorTime() as clock:
+            self.nats["lit_gen"] = float(self.ours.lower_bound(self.images, BOUND_SAMPLES).mean())
+        return clock.seconds
+
+    def pythae(self) -> float:
+        """Seconds."""
+        with ProcessorTime() as clock, torch.no_grad():
+            self.nats["pythae"] = float(self.theirs.get_nll(self.images, n_samples=BOUND_SAMPLES))
+        return clock.seconds
+
+
+def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
+    """All contestants in turn; the best time of each."""
+    data: Any = MNIST(root, val_size=0)
+    grey = data.load("train").images[:images] / 255
+    bound = Bound((data.load("test").images[: max(1, images // 200)] > 127).float())
+    contestants: dict[str, Callable[[], float]] = {
+        "conv, lit_gen": lambda: lit_gen_epoch("conv", root, images),
+        "conv, pythae": lambda: pythae_epoch("conv", grey),
+        "iwae, lit_gen": lambda: lit_gen_epoch("iwae", root, images),
+        "iwae, pythae": lambda: pythae_epoch("iwae", grey),
+        "bound, lit_gen": bound.lit_gen,
+        "bound, pythae": bound.pythae,
+    }
+    counts = {name: len(bound.images) if "bound" in name else images for name in contestants}
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for repeat in range(repeats):
+        for name, run in contestants.items():
+            torch.manual_seed(repeat)
+            seconds[name].append(run())
+            print(f"{name:<24} {counts[name] / seconds[name][-1]:>8,.1f} images/s", flush=True)
+    speed = {name: counts[name] / min(times) for name, times in seconds.items()}
+    ratios = {f"{part} / pythae": speed[f"{part}, lit_gen"] / speed[f"{part}, pythae"] for part in (*NETWORKS, "bound")}
+    facts = {"samples": BOUND_SAMPLES, "images": len(bound.images), "nats_on_the_same_images": bound.nats}
+    return {"images_per_second": speed, "seconds_of_each_epoch": seconds, "bound": facts, "ratios": ratios}
