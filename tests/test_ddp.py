@@ -1,5 +1,6 @@
 """Two processes on the CPU: sharded data, noise of their own, equal weights, one picture for each sample."""
 
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,11 @@ class Recorder(VAE):
 '''
 TWO = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.enable_progress_bar=false"]
 TWO += ["--trainer.enable_model_summary=false"]
+ESTIMATORS = "--trainer.callbacks.estimators"
+DESK = ["--trainer.callbacks+=LikelihoodDesk", f"{ESTIMATORS}+=Annealing", f"{ESTIMATORS}.num_temperatures=2"]
+DESK += [f"{ESTIMATORS}.num_images=7", f"{ESTIMATORS}.num_simulated=3", f"{ESTIMATORS}+=ImportanceSampling"]
+DESK += [f"{ESTIMATORS}.num_samples=10", f"{ESTIMATORS}+=ParzenWindow", f"{ESTIMATORS}.num_samples=20"]
+DESK += [f"{ESTIMATORS}+=ActiveUnits"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = ["--data", "Arrays", "--data.images=images.npy", "--data.batch_size=5", "--data.val_size=10"]
     fit = ["fit", "--model", "ddp_recorder.Recorder", *data, "--trainer.max_epochs=1"]
     checkpoint = ["--import", "ddp_recorder", "--ckpt_path", "runs/version_0/checkpoints/last.ckpt"]
-    for words in (fit, ["test", *checkpoint], ["predict", *checkpoint]):
+    for words in (fit, ["test", *checkpoint, *DESK], ["predict", *checkpoint]):
         done = subprocess.run(
             [sys.executable, "-m", "lit_gen", *words, *TWO],
             cwd=folder,
@@ -99,6 +105,20 @@ def test_test_images_are_seen_once(folder: Path) -> None:
     together = torch.cat([first, second])
     assert len(together) == len(together.unique())
     assert min(len(first), len(second)) > 0
+
+
+def test_the_desk_shares_the_images(folder: Path) -> None:
+    """Each measured once, and the means those of what both processes keep."""
+    (path,) = folder.rglob("test_likelihood.json")
+    found = {score["metric"]: score for score in json.loads(path.read_text())["scores"]}
+    tested = sum(len(torch.load(folder / f"test{rank}.pt")["tested"]) for rank in (0, 1))
+    for name, count in (("iw10", tested), ("parzen", tested), ("ais", 7)):
+        assert found[f"log_likelihood_{name}"]["num_real"] == count
+    assert found["bdmc_gap"]["num_generated"] == 3
+    kept = folder / "runs" / "version_0" / "likelihood_desk" / "ImportanceSampling"
+    rows = torch.cat([torch.load(file) for file in kept.rglob("*.pt")])
+    assert len(rows) == tested
+    assert found["log_likelihood_iw10"]["value"] == pytest.approx(rows.mean().item())
 
 
 def test_one_picture_for_each_sample(folder: Path) -> None:

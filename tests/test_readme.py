@@ -64,6 +64,11 @@ def test_command(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         words += ["--data.num_train=100", "--data.num_val=20", "--data.num_test=20"]
     if words[0] in ("fit", "test"):
         words += FAST if words[0] == "fit" else FAST[1:]
+    if "--trainer.callbacks+=LikelihoodDesk" in words:
+        # What it estimates by default is worth minutes.
+        words += ["--trainer.callbacks.estimators+=Annealing", "--trainer.callbacks.estimators.num_temperatures=2"]
+        words += ["--trainer.callbacks.estimators.num_leapfrogs=1", "--trainer.callbacks.estimators+=ParzenWindow"]
+        words += ["--trainer.callbacks.estimators.num_samples=100"]
     if words[0] == "fit" and "vae/folder" in words:
         words += ["--data.val_size=10"]
     if "--trainer.devices" not in words:
