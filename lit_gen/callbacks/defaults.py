@@ -59,6 +59,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
                 callbacks.append(Alignment())
         if isinstance(model, HasLowerBound):
             callbacks.append(ImportanceBound())
+        if isinstance(model, HasLowerBound) and model.bound_samples is not None:
+            callbacks.append(ImportanceBound(model.bound_samples))
         if isinstance(model, CompletesShapes):
             callbacks.append(Completion())
         if isinstance(model, Dreams) and isinstance(model, HasFreeEnergy):

@@ -2,6 +2,7 @@
 
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.checkpoint import load_model
+from lit_gen.models.class_ddpm import ClassDDPM
 from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
 from lit_gen.models.classifier_encoder import ClassifierEncoder
@@ -10,6 +11,10 @@ from lit_gen.models.conv_vae import ConvVAE
 from lit_gen.models.cvae import ConditionalVAE
 from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
+from lit_gen.models.ddpm import DDPM
+from lit_gen.models.diffusion_kernels import BinomialKernel, DiffusionKernel, GaussianKernel
+from lit_gen.models.diffusion_samplers import AncestralSampler, DDIMSampler, DiffusionSampler
+from lit_gen.models.dpm import DPM2015
 from lit_gen.models.draw import DRAW
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.flow_vae import FlowVAE
@@ -24,6 +29,7 @@ from lit_gen.models.negative_phase import (
     ParallelTempering,
     PersistentContrastiveDivergence,
 )
+from lit_gen.models.noise_schedules import CosineSchedule, LinearSchedule, NoiseSchedule
 from lit_gen.models.optimizers import FusedAdam, FusedSGD
 from lit_gen.models.rbm import RBM
 from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule
@@ -35,6 +41,8 @@ __all__ = [
     "CIWAE",
     "DBM",
     "DBN",
+    "DDPM",
+    "DPM2015",
     "DRAW",
     "HMCVAE",
     "IWAE",
@@ -42,6 +50,9 @@ __all__ = [
     "PIWAE",
     "RBM",
     "VAE",
+    "AncestralSampler",
+    "BinomialKernel",
+    "ClassDDPM",
     "ClassRBM",
     "Classifier",
     "ClassifierEncoder",
@@ -49,21 +60,28 @@ __all__ = [
     "ContrastiveDivergence",
     "ConvDRAW",
     "ConvVAE",
+    "CosineSchedule",
+    "DDIMSampler",
     "DReG",
+    "DiffusionKernel",
+    "DiffusionSampler",
     "EnergyModel",
     "FastPersistentContrastiveDivergence",
     "FlowVAE",
     "FusedAdam",
     "FusedSGD",
+    "GaussianKernel",
     "GenerativeModel",
     "GradientEstimator",
     "GrowingSteps",
     "LadderVAE",
     "LengtheningStages",
     "LikelihoodModel",
+    "LinearSchedule",
     "LitGenModule",
     "MomentumSchedule",
     "NegativePhase",
+    "NoiseSchedule",
     "ParallelTempering",
     "PersistentContrastiveDivergence",
     "Reparametrized",

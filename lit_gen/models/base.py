@@ -342,6 +342,16 @@ class LikelihoodModel(GenerativeModel):
             condition: for a :class:`Conditional` model.
         """
 
+    def evaluation_terms(self, stage: str, images: Tensor, condition: Any = None) -> LikelihoodTerms:
+        """What is logged of each image: :meth:`objective`, unless training needs less, or something cheaper.
+
+        Args:
+            stage: ``val`` or ``test``.
+            images: ``(B, *image_shape)`` in [0, 1].
+            condition: for a :class:`Conditional` model.
+        """
+        return self.objective(images, condition)
+
     def setup(self, stage: str) -> None:
         self.refuse_half_precision()
 
@@ -361,6 +371,7 @@ class LikelihoodModel(GenerativeModel):
         images, condition = self.unpack(batch)
         with torch.no_grad():
             _, values = self.measure(images, condition)
+            values = self._named(self.evaluation_terms(stage, images, condition))
         if "elbo" in values:
             values["bits_per_dim"] = bits_per_dim(values["elbo"], math.prod(self.image_shape), self.is_density)
         self.log_evaluation(stage, values, len(images))

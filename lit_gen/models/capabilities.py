@@ -127,6 +127,10 @@ class Decodes(ABC):
 class HasLowerBound(ABC):
     """Bounds log p(x) from below, the tighter the more samples."""
 
+    bound_samples: int | None = 200
+    """Samples of each image by which ``lit-gen test`` measures the bound unless it is told otherwise; None: not at all,
+    for a model whose own test gives the bound and to which many samples would cost hours."""
+
     @abstractmethod
     def lower_bound(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> Tensor:
         """k-sample bound of each image, ``(B,)`` nats; k = 1 is the ELBO."""

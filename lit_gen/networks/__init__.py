@@ -44,6 +44,8 @@ from lit_gen.networks.pretrained import PretrainedEncoder, TorchvisionEncoder
 from lit_gen.networks.priors import FlowPrior, MixtureOfGaussians, Prior, PriorFactory, StandardNormal, VampPrior
 from lit_gen.networks.recurrent import CellFactory, ConvLSTMCell, LSTMCell, LSTMState, RecurrentCell
 from lit_gen.networks.softmax import CategoricalVisible
+from lit_gen.networks.timed import BumpMLP, TimedNetwork, TimedNetworkFactory
+from lit_gen.networks.unet import UNet
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BernoulliVisible",
     "BoltzmannLayer",
+    "BumpMLP",
     "CategoricalVisible",
     "CellFactory",
     "ConvBoltzmannLayer",
@@ -100,7 +103,10 @@ __all__ = [
     "StandardNormal",
     "State",
     "Stroke",
+    "TimedNetwork",
+    "TimedNetworkFactory",
     "TorchvisionEncoder",
+    "UNet",
     "VampPrior",
     "VisibleFactory",
     "VisibleLayer",
