@@ -15,6 +15,7 @@ SWEEPS = [name for name in CONFIGS if name.startswith("sweep/")]
 EXPERIMENTS = [name for name in CONFIGS if name not in OVERLAYS + SWEEPS]
 SMALL = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 SMALL += ["--trainer.enable_model_summary=false", "--trainer.check_val_every_n_epoch=1"]
+DIFFUSIONS = ("DPM2015", "DDPM", "ClassDDPM")
 ENERGIES = ("RBM", "ClassRBM", "DBM", "DBN")
 COLOUR = ("cifar10", "folder")
 
@@ -48,6 +49,13 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         short = {"num_chains": 4, "num_temperatures": 5, "burn_in": 2}
         config["trainer"]["callbacks"] = [{"class_path": "LogPartition", "init_args": short}]
         config["model"]["init_args"]["sample_steps"] = 5
+    if config["model"]["class_path"] in DIFFUSIONS:
+        # A thousand steps of a large network take hours, and say nothing of the config.
+        arguments["network"]["init_args"] |= {"channels": 4} if arguments["network"]["class_path"] == "UNet" else {}
+        for part in {"schedule", "kernel"} & arguments.keys():
+            arguments[part].setdefault("init_args", {})["steps"] = 4
+        if "sampler" in arguments:
+            arguments["sampler"]["init_args"]["steps"] = 2
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config))
     return ["-c", str(file), *words]

@@ -17,22 +17,30 @@ from lit_gen.data import Synthetic
 from lit_gen.models import (
     DBM,
     DBN,
+    DDPM,
+    DPM2015,
     DRAW,
     HMCVAE,
     IWAE,
     PIWAE,
     RBM,
     VAE,
+    AncestralSampler,
+    BinomialKernel,
+    ClassDDPM,
     Classifier,
     ClassifierEncoder,
     ClassRBM,
     ConditionalVAE,
     ConvDRAW,
     ConvVAE,
+    DDIMSampler,
     DReG,
     EnergyModel,
     FlowVAE,
+    GaussianKernel,
     LadderVAE,
+    LinearSchedule,
     PersistentContrastiveDivergence,
     ShapeNets3D,
     StagedModel,
@@ -72,6 +80,7 @@ from lit_gen.networks import (
     MixtureOfGaussians,
     PlanarFlow,
     Shape,
+    UNet,
     VampPrior,
 )
 from tests.conditional import ClassVAE
@@ -117,7 +126,19 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "DBN-up-down": lambda: DBN(SHAPE, [6, 70, 4], GaussianVisible, persistent, 1, finetuning_epochs=1, sample_steps=5),
     "DBM-three-layers": lambda: DBM(SHAPE, [8, 6, 4], GaussianVisible, pretraining_epochs=1, sample_steps=5),
     "ShapeNets3D": lambda: shapenets(),
+    "DPM2015": lambda: DPM2015(SHAPE, lambda shape: BinomialKernel(shape, 6)),
+    "DPM2015-gaussian": lambda: DPM2015(SHAPE, lambda shape: GaussianKernel(shape, 6)),
+    "DDPM": lambda: DDPM(SHAPE, unet, rising, sampler=lambda: DDIMSampler(3)),
+    "ClassDDPM": lambda: ClassDDPM(SHAPE, 3, 2.0, 0.3, unet, rising, sampler=lambda: AncestralSampler(4)),
 }
+
+
+def rising() -> LinearSchedule:
+    return LinearSchedule(6, 0.1, 0.5)
+
+
+def unet(input_shape: Shape, output_shape: Shape, num_classes: int) -> UNet:
+    return UNet(input_shape, output_shape, num_classes, channels=4, multipliers=[1, 2], blocks=1, groups=2)
 
 
 def shapenets() -> ShapeNets3D:

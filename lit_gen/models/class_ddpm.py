@@ -86,7 +86,7 @@ class ClassDDPM(DDPM, ClassConditional):
         super().__init__(image_shape, network, schedule, variance, levels, sampler, optimizer, lr_scheduler)
         self.guidance_scale = guidance_scale
         self.label_dropout = label_dropout
-        self.register_buffer("frequencies", torch.full((num_classes,), 1 / num_classes))
+        self.register_buffer("frequencies", torch.zeros(num_classes))
 
     @property
     def network_classes(self) -> int:  # type: ignore[override]
@@ -113,7 +113,9 @@ class ClassDDPM(DDPM, ClassConditional):
 
     @torch.no_grad()
     def on_train_start(self) -> None:
-        """Count the classes of the training images."""
+        """Count the classes of the training images, once in the life of the model."""
+        if self.frequencies.any():
+            return
 
         def classes(images: Tensor, condition: Any) -> Tensor:
             return one_hot(condition, self.num_classes)
@@ -123,8 +125,9 @@ class ClassDDPM(DDPM, ClassConditional):
     # ---- conditions
 
     def sample_condition(self, num_samples: int) -> Tensor:
-        """Classes as frequent as in the training data."""
-        return torch.multinomial(self.frequencies, num_samples, replacement=True)
+        """Classes as frequent as in the training data; all alike before there were any."""
+        frequencies = self.frequencies if self.frequencies.any() else torch.ones_like(self.frequencies)
+        return torch.multinomial(frequencies, num_samples, replacement=True)
 
     def make_condition(self, fields: dict[str, Any], num_samples: int) -> GuidedClass:  # type: ignore[override]
         """Class and guidance scale; the class is drawn, and the scale is that of the model, where none is given."""
