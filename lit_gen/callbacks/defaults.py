@@ -57,8 +57,6 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(Trajectory())
             if isinstance(model, CaptionConditional):
                 callbacks.append(Alignment())
-        if isinstance(model, HasLowerBound):
-            callbacks.append(ImportanceBound())
         if isinstance(model, HasLowerBound) and model.bound_samples is not None:
             callbacks.append(ImportanceBound(model.bound_samples))
         if isinstance(model, CompletesShapes):

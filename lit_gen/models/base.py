@@ -342,22 +342,12 @@ class LikelihoodModel(GenerativeModel):
             condition: for a :class:`Conditional` model.
         """
 
-    def evaluation_terms(self, stage: str, images: Tensor, condition: Any = None) -> LikelihoodTerms:
-        """What is logged of each image: :meth:`objective`, unless training needs less, or something cheaper.
-
-        Args:
-            stage: ``val`` or ``test``.
-            images: ``(B, *image_shape)`` in [0, 1].
-            condition: for a :class:`Conditional` model.
-        """
-        return self.objective(images, condition)
-
     def setup(self, stage: str) -> None:
         self.refuse_half_precision()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, condition = self.unpack(batch)
-        loss, values = self.measure(images, condition)
+        loss, values = self.measure("train", images, condition)
         self.log_training(values)
         return loss.mean()
 
@@ -370,14 +360,22 @@ class LikelihoodModel(GenerativeModel):
     def _evaluate(self, stage: str, batch: Batch) -> None:
         images, condition = self.unpack(batch)
         with torch.no_grad():
-            _, values = self.measure(images, condition)
-            values = self._named(self.evaluation_terms(stage, images, condition))
+            _, values = self.measure(stage, images, condition)
         if "elbo" in values:
             values["bits_per_dim"] = bits_per_dim(values["elbo"], math.prod(self.image_shape), self.is_density)
         self.log_evaluation(stage, values, len(images))
 
-    def measure(self, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of each image and the values to log; a model that has more to tell than its terms overrides it."""
+    def measure(self, stage: str, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of each image, and what is logged by name; a model that tells more, or other things, overrides it.
+
+        Args:
+            stage: ``train``, ``val`` or ``test``.
+            images: ``(B, *image_shape)`` in [0, 1].
+            condition: for a :class:`Conditional` model.
+
+        Returns:
+            ``(B,)``, and ``(B,)`` each.
+        """
         terms = self.objective(images, condition)
         return terms.loss, self.named(terms)
 

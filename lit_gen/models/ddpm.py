@@ -164,9 +164,11 @@ class DDPM(DiffusionModel):
         # Equation 14, as a mean over pixels.
         return LikelihoodTerms((noise - guess).square().flatten(1).mean(1))
 
-    def evaluation_terms(self, stage: str, images: Tensor, condition: Any = None) -> LikelihoodTerms:
-        loss = self.objective(images, condition).loss
-        return super().evaluation_terms(stage, images, condition)._replace(loss=loss)
+    def measure(self, stage: str, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, values = super().measure(stage, images, condition)
+        if stage != "train":  # beside the bound, the loss that is minimized
+            loss = self.objective(images, condition).loss
+        return loss, values | {"loss": loss}
 
     # ---- sampling
 

@@ -214,6 +214,9 @@ class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
 
     # ---- evaluation
 
-    def evaluation_terms(self, stage: str, images: Tensor, condition: Any = None) -> LikelihoodTerms:
+    def measure(self, stage: str, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+        if stage == "train":
+            return super().measure(stage, images, condition)
         bound: Callable[..., LikelihoodTerms] = self.summed_bound if stage == "test" else self.estimated_bound
-        return bound(images, condition)
+        terms = bound(images, condition)
+        return terms.loss, self.named(terms)

@@ -243,7 +243,7 @@ class LadderVAE(LayeredVAE):
     def objective(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
         return self.terms(self.descend(images, self.num_samples, condition))
 
-    def measure(self, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def measure(self, stage: str, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         descent = self.descend(images, self.num_samples, condition)
         terms = self.terms(descent)
         layers = {f"kl_{number}": kl.mean(0) for number, kl in enumerate(descent.layer_kl, 1)}

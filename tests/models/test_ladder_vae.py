@@ -139,7 +139,7 @@ def test_bound_is_its_equation() -> None:
     torch.testing.assert_close(terms.elbo, reconstruction - torch.stack(kl).sum(0))
     torch.testing.assert_close(terms.loss, -terms.elbo)
     torch.manual_seed(1)
-    _, values = model.measure(x)
+    _, values = model.measure("train", x)
     for number, layer_kl in enumerate(reversed(kl), 1):
         torch.testing.assert_close(values[f"kl_{number}"], layer_kl)
 
