@@ -97,7 +97,7 @@ class HMCVAE(VAE):
         decoder: network from z to the parameters of the likelihood.
         likelihood: p(x given z) from the output of the decoder.
         reverse: network from z_K, the gradient there, mean and log standard deviation of q(z_0 given x) (4D) to mean
-            and log standard deviation of the momentum in units of the mass (2D); none: N(0, M), as Caterini et al.
+            and log standard deviation of the momentum in units of the mass (2D); null: N(0, M), as Caterini et al.
         kl_weight: weight of the KL term in the loss.
         kl_warmup_steps: training steps over which the weight rises linearly from 0.
         latent_prior: p(z), as in :class:`VAE`.

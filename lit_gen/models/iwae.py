@@ -251,7 +251,3 @@ class IWAE(LayeredVAE):
         self.knows_data.fill_(True)
         if not known and isinstance(self.decoder, GlorotMLP) and isinstance(self.likelihood, BernoulliLikelihood):
             self.decoder.set_output_bias(torch.logit(unit_statistics(self)[0].clamp(0.001, 0.999)))
-
-    def compiled_parts(self) -> list[nn.Module]:
-        stacks = [stack for stack in (self.upper_encoder, self.upper_decoder) if stack is not None]
-        return [*super().compiled_parts(), *(part for stack in stacks for part in stack)]

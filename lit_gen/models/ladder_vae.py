@@ -87,9 +87,9 @@ class LadderVAE(LayeredVAE):
     """Ladder VAE (Sonderby et al. 2016): q(h_l given x, h_l+1) weighs what the image and what p say, by precision.
 
     Layers are h_1 .. h_L from the image upwards. The encoder climbs from the image through features d_1 .. d_L without
-    noise; on the way down the Gaussian that d_l stands for is multiplied by p(h_l given h_l+1).
-    ``train/kl_1``, ``val/kl_1`` and so on are the KL terms of the layers; ``val/active_units_1`` and so on count
-    the units whose mean under q, given the means above, differs between images.
+    noise; on the way down the Gaussian that d_l stands for is multiplied by p(h_l given h_l+1). ``train/kl_1``,
+    ``val/kl_1`` and so on are the KL terms of the layers; ``val/active_units_1`` and so on count the units whose mean
+    under q, given the means above, differs between images.
 
     A latent is one of the top layer. :meth:`decode` goes through the means of the layers between, :meth:`sample` draws
     these, and :meth:`reconstruct` goes down through the means of q.
@@ -281,10 +281,6 @@ class LadderVAE(LayeredVAE):
         for number, means in enumerate(zip(*self._means, strict=True), 1):
             active = torch.cat(means).var(0) > ACTIVE_VARIANCE
             self.log(f"val/active_units_{number}", active.sum().float(), sync_dist=True)
-
-    def compiled_parts(self) -> list[nn.Module]:
-        stacks = [stack for stack in (self.upper_encoder, self.upper_decoder) if stack is not None]
-        return [*super().compiled_parts(), *(part for stack in stacks for part in stack)]
 
 
 def _flat(distribution: Distribution) -> Distribution:

@@ -27,6 +27,8 @@ class LayeredVAE(VAE):
 
     latent_dims: tuple[int, ...]
     """Number of units of each stochastic layer, from the image upwards."""
+    upper_encoder: Stack | None
+    """The way up beyond the first layer; None for a single layer."""
     upper_decoder: Stack | None
     """From h_l+1 to the parameters of p(h_l given h_l+1), for every l; None for a single layer."""
 
@@ -72,6 +74,10 @@ class LayeredVAE(VAE):
         for layer in reversed(range(1, len(self.latent_dims))):
             h = self.generative(layer, h, condition).sample()
         return self.generative(0, h, condition).mean
+
+    def compiled_parts(self) -> list[nn.Module]:
+        stacks = [stack for stack in (self.upper_encoder, self.upper_decoder) if stack is not None]
+        return [*super().compiled_parts(), *(part for stack in stacks for part in stack)]
 
 
 def part_of(stack: Stack | None, number: int) -> nn.Module:
