@@ -230,7 +230,10 @@ def test_plain_values() -> None:
     network = MLP((2,), (3,), hidden_dims=(4,))
     assert plain({"a": (1, 2), "n": network, "p": Path("x")}) == {
         "a": [1, 2],
-        "n": {"class_path": "lit_gen.networks.mlp.MLP", "init_args": {"hidden_dims": [4], "activation": "tanh"}},
+        "n": {
+            "class_path": "lit_gen.networks.mlp.MLP",
+            "init_args": {"hidden_dims": [4], "activation": "tanh", "batch_norm": False},
+        },
         "p": "x",
     }
 
