@@ -269,6 +269,9 @@ class LitGenCLI(LightningCLI):
         if self.subcommand not in (None, "fit") or settings.enable_checkpointing is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, Checkpoint)]
             kwargs["enable_checkpointing"] = False
+        if self.subcommand not in (None, "fit"):
+            # It averages in a fit alone, whose checkpoints hold the averaged weights, and elsewhere warns of itself.
+            callbacks = [callback for callback in callbacks if not isinstance(callback, pl.callbacks.WeightAveraging)]
         own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
         if settings.enable_progress_bar is not False and not own_bar:
             callbacks.append(ProgressBar())
