@@ -1,5 +1,6 @@
 """Objectives: pure functions of tensors and distributions, one value per image."""
 
+from lit_gen.objectives.adversarial import DiscriminatorTerms
 from lit_gen.objectives.contrastive import EnergyTerms, energy_difference
 from lit_gen.objectives.diffusion import (
     GaussianChain,
@@ -24,6 +25,7 @@ from lit_gen.objectives.importance import (
 )
 
 __all__ = [
+    "DiscriminatorTerms",
     "EnergyTerms",
     "GaussianChain",
     "LikelihoodTerms",
