@@ -252,6 +252,8 @@ class LitGenCLI(LightningCLI):
         settings = self._get(self.config_init, "trainer", default=Namespace())
         if settings.logger is None or settings.logger is True:
             kwargs["logger"] = self._default_logger(Path(settings.default_root_dir))
+        if not self.model.automatic_optimization:
+            _refuse_automatic_options(type(self.model).__name__, settings)
         plain_ddp = settings.strategy in ("auto", "ddp") and _several_devices(settings)
         if plain_ddp and not self.model.automatic_optimization:
             # With two optimizers each step leaves some parameters without gradient, which plain DDP refuses.
@@ -304,6 +306,21 @@ class LitGenCLI(LightningCLI):
 
 def _as_list(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _refuse_automatic_options(model: str, settings: Namespace) -> None:
+    """Say what stands in for options that Lightning's trainer keeps for models of one optimizer."""
+    instead = {
+        "gradient_clip_val": "clip by its own arguments where it has any, such as --model.generator_clip",
+        "accumulate_grad_batches": "save memory by its own argument where it has one, such as --model.micro_batches",
+    }
+    for option, remedy in instead.items():
+        value = settings[option]
+        if value not in (None, 0) and (option, value) != ("accumulate_grad_batches", 1):
+            raise ValueError(
+                f"{model} steps its optimizers by itself, so that trainer.{option}={value} cannot act: leave it out,"
+                f" and {remedy}"
+            )
 
 
 def _several_devices(settings: Namespace) -> bool:
