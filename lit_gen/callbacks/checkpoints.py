@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lit_gen.callbacks.evaluation import has_validation, positive
+from lit_gen.callbacks.metrics import GenerationMetrics
 from lit_gen.models.base import LitGenModule
 
 
@@ -37,6 +38,14 @@ def misspelt(monitor: str, logged: Iterable[str]) -> str | None:
     return names[near[0]] if near else None
 
 
+def measured(monitor: str | None, trainer: pl.Trainer) -> bool:
+    """Whether a callback of the run logs this score of samples."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return monitor is not None and any(
+        isinstance(callback, GenerationMetrics) and callback.logs(monitor) for callback in callbacks
+    )
+
+
 class BestAndLast(ModelCheckpoint):
     """Keeps the best checkpoint by a logged value, and ``last.ckpt`` of every epoch.
 
@@ -48,7 +57,7 @@ class BestAndLast(ModelCheckpoint):
 
     Args:
         monitor: logged value that says which is best; ``model``: the one that the model names, with its mode, or where
-            it names none the newest; None: the newest.
+            it names none, or one that no callback measures, the newest; None: the newest.
         mode: whether the best is the smallest or the largest; None: as the model says, or the smallest.
         save_top_k: number of best checkpoints to keep.
         every_n_train_steps: rewrite ``last.ckpt`` after this many steps too, for long epochs; None: only after epochs.
@@ -90,6 +99,8 @@ class BestAndLast(ModelCheckpoint):
             self.monitor, mode = "val/loss", "min"
             if isinstance(pl_module, LitGenModule):
                 self.monitor, mode = pl_module.monitor, pl_module.monitor_mode
+                if pl_module.monitor_is_score and not measured(self.monitor, trainer):
+                    self.monitor = None
             if not self._mode_given and mode != self.mode:
                 self.mode, self.kth_value = mode, -self.kth_value
             if self.monitor is None and self.save_top_k > 1:

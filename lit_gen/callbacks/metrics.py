@@ -107,6 +107,11 @@ class GenerationMetrics(EvaluationCallback):
                     extractor, real_data(trainer, name), self.metrics, reset_real_features=name != "val"
                 )
 
+    def logs(self, name: str) -> bool:
+        """Whether a value of this name is among those that are measured."""
+        stage, _, value = name.partition("/")
+        return stage in self.stages and any(value in (metric, *metric.split("_")) for metric in self.metrics)
+
     def _extractor(self, model: GenerativeModel) -> FeatureExtractor:
         if self.features == "inception":
             return InceptionV3()

@@ -94,6 +94,8 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
     """Logged value by which the best checkpoint is chosen; None: the newest is the best."""
     monitor_mode: Literal["min", "max"] = "min"
     """Whether the best is the smallest or the largest."""
+    monitor_is_score = False
+    """Whether a callback must measure :attr:`monitor`; in a run without it the newest checkpoint is the best."""
 
     def __init__(self) -> None:
         super().__init__()
