@@ -1,5 +1,14 @@
 """Models: one file for each paper."""
 
+from lit_gen.models.adversarial import AdversarialModel, Player
+from lit_gen.models.adversarial_losses import (
+    AdversarialLoss,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    Wasserstein,
+)
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.checkpoint import load_model
 from lit_gen.models.class_ddpm import ClassDDPM
@@ -18,6 +27,7 @@ from lit_gen.models.dpm import DPM2015
 from lit_gen.models.draw import DRAW
 from lit_gen.models.energy import EnergyModel
 from lit_gen.models.flow_vae import FlowVAE
+from lit_gen.models.gan import GAN
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
 from lit_gen.models.hmc_vae import HMCVAE
 from lit_gen.models.iwae import IWAE
@@ -32,7 +42,8 @@ from lit_gen.models.negative_phase import (
 from lit_gen.models.noise_schedules import CosineSchedule, LinearSchedule, NoiseSchedule
 from lit_gen.models.optimizers import FusedAdam, FusedSGD
 from lit_gen.models.rbm import RBM
-from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule
+from lit_gen.models.regularizers import R1, GradientPenalty, Regularizer, WeightClipping
+from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule, RisingMomentum
 from lit_gen.models.shapenets import ShapeNets3D
 from lit_gen.models.staged import StagedModel
 from lit_gen.models.vae import VAE
@@ -44,12 +55,16 @@ __all__ = [
     "DDPM",
     "DPM2015",
     "DRAW",
+    "GAN",
     "HMCVAE",
     "IWAE",
     "MIWAE",
     "PIWAE",
+    "R1",
     "RBM",
     "VAE",
+    "AdversarialLoss",
+    "AdversarialModel",
     "AncestralSampler",
     "BinomialKernel",
     "ClassDDPM",
@@ -73,19 +88,29 @@ __all__ = [
     "GaussianKernel",
     "GenerativeModel",
     "GradientEstimator",
+    "GradientPenalty",
     "GrowingSteps",
+    "Hinge",
     "LadderVAE",
+    "LeastSquares",
     "LengtheningStages",
     "LikelihoodModel",
     "LinearSchedule",
     "LitGenModule",
+    "Minimax",
     "MomentumSchedule",
     "NegativePhase",
     "NoiseSchedule",
+    "NonSaturating",
     "ParallelTempering",
     "PersistentContrastiveDivergence",
+    "Player",
+    "Regularizer",
     "Reparametrized",
+    "RisingMomentum",
     "ShapeNets3D",
     "StagedModel",
+    "Wasserstein",
+    "WeightClipping",
     "load_model",
 ]

@@ -92,6 +92,42 @@ class MomentumSchedule(LRScheduler):
         return [rate * factor for rate in self.base_lrs]
 
 
+class RisingMomentum(LRScheduler):
+    """Momentum that rises in a straight line while the learning rate decays slowly: as Goodfellow et al. 2014 trained.
+
+    Their program lets the momentum rise from 0.5 to 0.7 over 250 epochs of 500 steps, and divides the learning rate by
+    1.000004 after each step, which is 1.002 an epoch.
+
+    Args:
+        optimizer: with momentum (SGD); its own value is that of the first epoch.
+        final_momentum: reached after ``epochs``, and kept.
+        epochs: until then.
+        decay: factor of the learning rate from epoch to epoch.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, final_momentum: float = 0.7, epochs: int = 250, decay: float = 1.000004**-500
+    ) -> None:
+        if "momentum" not in optimizer.defaults:
+            raise ValueError(f"{type(optimizer).__name__} has no momentum to change; use torch.optim.SGD")
+        if not 0 <= final_momentum < 1 or epochs < 1 or not 0 < decay <= 1:
+            raise ValueError(
+                "final_momentum must be in [0, 1), epochs at least 1 and decay in (0, 1], got"
+                f" {final_momentum}, {epochs} and {decay}"
+            )
+        self.final_momentum = final_momentum
+        self.epochs = epochs
+        self.decay = decay
+        self.initial_momentum: float = optimizer.defaults["momentum"]
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        risen = min(1.0, self.last_epoch / self.epochs)
+        for group in self.optimizer.param_groups:
+            group["momentum"] = self.initial_momentum + risen * (self.final_momentum - self.initial_momentum)
+        return [rate * self.decay**self.last_epoch for rate in self.base_lrs]
+
+
 class LengtheningStages(LRScheduler):
     """A learning rate that falls in stages, each longer than the one before: the schedule of Burda et al. 2015.
 

@@ -14,6 +14,7 @@ from lit_gen.networks.attention import (
     Writer,
     WriterFactory,
 )
+from lit_gen.networks.average import MovingAverage
 from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
@@ -37,6 +38,7 @@ from lit_gen.networks.likelihood import (
     Likelihood,
     LikelihoodFactory,
 )
+from lit_gen.networks.maxout import MaxoutMLP, UniformMLP
 from lit_gen.networks.mean_field import MeanFieldClassifier
 from lit_gen.networks.mlp import MLP, GlorotMLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
@@ -83,8 +85,10 @@ __all__ = [
     "LSTMState",
     "Likelihood",
     "LikelihoodFactory",
+    "MaxoutMLP",
     "MeanFieldClassifier",
     "MixtureOfGaussians",
+    "MovingAverage",
     "Natural",
     "Network",
     "NetworkFactory",
@@ -107,6 +111,7 @@ __all__ = [
     "TimedNetworkFactory",
     "TorchvisionEncoder",
     "UNet",
+    "UniformMLP",
     "VampPrior",
     "VisibleFactory",
     "VisibleLayer",
