@@ -18,6 +18,7 @@ from lit_gen.data import Synthetic
 from lit_gen.models import (
     DBM,
     DBN,
+    DCGAN,
     DDPM,
     DPM2015,
     DRAW,
@@ -30,6 +31,7 @@ from lit_gen.models import (
     AdversarialModel,
     AncestralSampler,
     BinomialKernel,
+    ClassDCGAN,
     ClassDDPM,
     Classifier,
     ClassifierEncoder,
@@ -44,6 +46,7 @@ from lit_gen.models import (
     FusedAdam,
     GaussianKernel,
     GradientPenalty,
+    Hinge,
     LadderVAE,
     LeastSquares,
     LinearSchedule,
@@ -77,6 +80,8 @@ from lit_gen.networks import (
     ConvEncoder,
     ConvReader,
     ConvWriter,
+    DCGANDiscriminator,
+    DCGANGenerator,
     DiscretizedLogisticLikelihood,
     FlowPrior,
     FullReader,
@@ -125,6 +130,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ConvDRAW": lambda: ConvDRAW(SHAPE, 3, 2, 6, lambda shape, dim: ConvReader(shape, dim, [4, 4]), conv_writer),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
+    "DCGAN": lambda: DCGAN(SHAPE, 4, "normal", dcgan_generator, spectral, Hinge, ema_decay=0.9),
+    "ClassDCGAN": lambda: ClassDCGAN(SHAPE, 3, 4, "uniform", dcgan_generator, layered, LeastSquares, GradientPenalty),
     "GAN": lambda: GAN(SHAPE, 4, generator=uniform, discriminator=maxout),
     "GAN-critic": lambda: critic(),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
@@ -157,6 +164,18 @@ def uniform(input_shape: Shape, output_shape: Shape) -> UniformMLP:
 
 def maxout(input_shape: Shape, output_shape: Shape) -> MaxoutMLP:
     return MaxoutMLP(input_shape, output_shape, hidden_dims=[8], pieces=2, weight_range=0.3)
+
+
+def dcgan_generator(input_shape: Shape, output_shape: Shape) -> DCGANGenerator:
+    return DCGANGenerator(input_shape, output_shape, width=4)
+
+
+def spectral(input_shape: Shape, output_shape: Shape) -> DCGANDiscriminator:
+    return DCGANDiscriminator(input_shape, output_shape, width=4, spectral_norm=True, minibatch_deviation=True)
+
+
+def layered(input_shape: Shape, output_shape: Shape) -> DCGANDiscriminator:
+    return DCGANDiscriminator(input_shape, output_shape, width=4, norm="layer")
 
 
 def critic() -> GAN:

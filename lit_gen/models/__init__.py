@@ -20,6 +20,7 @@ from lit_gen.models.conv_vae import ConvVAE
 from lit_gen.models.cvae import ConditionalVAE
 from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
+from lit_gen.models.dcgan import DCGAN, ClassDCGAN
 from lit_gen.models.ddpm import DDPM
 from lit_gen.models.diffusion_kernels import BinomialKernel, DiffusionKernel, GaussianKernel
 from lit_gen.models.diffusion_samplers import AncestralSampler, DDIMSampler, DiffusionSampler
@@ -40,7 +41,7 @@ from lit_gen.models.negative_phase import (
     PersistentContrastiveDivergence,
 )
 from lit_gen.models.noise_schedules import CosineSchedule, LinearSchedule, NoiseSchedule
-from lit_gen.models.optimizers import FusedAdam, FusedSGD
+from lit_gen.models.optimizers import FusedAdam, FusedSGD, GANAdam
 from lit_gen.models.rbm import RBM
 from lit_gen.models.regularizers import R1, GradientPenalty, Regularizer, WeightClipping
 from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule, RisingMomentum
@@ -52,6 +53,7 @@ __all__ = [
     "CIWAE",
     "DBM",
     "DBN",
+    "DCGAN",
     "DDPM",
     "DPM2015",
     "DRAW",
@@ -67,6 +69,7 @@ __all__ = [
     "AdversarialModel",
     "AncestralSampler",
     "BinomialKernel",
+    "ClassDCGAN",
     "ClassDDPM",
     "ClassRBM",
     "Classifier",
@@ -85,6 +88,7 @@ __all__ = [
     "FlowVAE",
     "FusedAdam",
     "FusedSGD",
+    "GANAdam",
     "GaussianKernel",
     "GenerativeModel",
     "GradientEstimator",

@@ -37,6 +37,28 @@ class FusedAdam(torch.optim.Adam):
         self._step_supports_amp_scaling = False
 
 
+class GANAdam(FusedAdam):
+    """Adam as DCGAN has it (Radford et al. 2015, section 4): with the usual 0.9 for the first moment, it oscillates.
+
+    Args:
+        params: parameters to optimize.
+        lr: learning rate.
+        betas: decay of the running mean of the gradient and of its square.
+        eps: added to the denominator.
+        weight_decay: L2 penalty, added to the gradient.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 2e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
+
+
 class FusedSGD(torch.optim.SGD):
     """SGD with momentum in one kernel for all parameters: the update of ``torch.optim.SGD``, in half of its time.
 

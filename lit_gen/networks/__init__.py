@@ -19,6 +19,7 @@ from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
 from lit_gen.networks.conv_reader import ConvReader, ConvWriter, halving_convolutions
+from lit_gen.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lit_gen.networks.deep_boltzmann import DeepBoltzmannMachine
 from lit_gen.networks.flows import (
     MADE,
@@ -68,6 +69,8 @@ __all__ = [
     "ConvLSTMCell",
     "ConvReader",
     "ConvWriter",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "DeepBoltzmannMachine",
     "DiscretizedLogisticLikelihood",
     "FilterBank",
