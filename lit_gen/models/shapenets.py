@@ -5,8 +5,10 @@ Wu, Song, Khosla, Yu, Zhang, Tang & Xiao 2015, 3D ShapeNets: A deep representati
 
 Departures from the paper: visible biases of each layer start from the log-odds of what it sees, not from zero. The
 authors multiply the weights of the label by ten on the way up only, which belongs to no energy; here the top machine
-has ten copies of the label with common weights, so that Gibbs sampling and free energies are those of one energy.
-Momentum is constant within a stage unless its optimizer has a schedule.
+has ten copies of the label with common weights, always in agreement, so that Gibbs sampling and free energies are those
+of one energy. The top machine learns from draws of the units below it, as its chains visit them, not from their
+probabilities. Classes are those of the generative model, by free energy: the separate network that the paper fine-tunes
+by back-propagation is left out. Momentum is constant within a stage unless its optimizer has a schedule.
 """
 
 import math
@@ -22,6 +24,7 @@ from torch.optim import Optimizer
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import chain, run_chain
 from lit_gen.models.base import ClassConditional, CompletesShapes, Frame, HasTrajectory, Reconstructs
+from lit_gen.models.code_cache import CodeCache
 from lit_gen.models.negative_phase import (
     FastPersistentContrastiveDivergence,
     NegativePhaseFactory,
@@ -63,7 +66,7 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         strides: of each layer.
         fully_connected: units of the layer above them.
         top: hidden units of the machine over these units and the label.
-        label_copies: copies of the label in that machine.
+        label_copies: copies of the label in that machine, which agree: how loud it is among the units.
         negative_phase: draws the states of the top machine.
         conv_epochs: of each convolutional stage; one number for all of them.
         dense_epochs: of the fully connected layer.
@@ -73,6 +76,7 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         sparsity_targets: activity that the units of each convolutional layer shall have.
         sparsity_costs: how strongly their biases are drawn to it; 0: not at all.
         sample_steps: Gibbs steps of the top machine from noise to a sample.
+        cache_megabytes: codes of finished layers to keep in memory, so that a stage encodes an image only once.
         conv_optimizer: takes the parameters of a convolutional layer.
         dense_optimizer: takes those of the fully connected layer.
         optimizer: takes those of the top machine.
@@ -102,6 +106,7 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         sparsity_targets: float | Sequence[float] = (0.01, 0.02, 0.0),
         sparsity_costs: float | Sequence[float] = (0.001, 0.002, 0.0),
         sample_steps: int = 2000,
+        cache_megabytes: int = 1000,
         conv_optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=1e-5),
         dense_optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.003, momentum=0.9, weight_decay=1e-5),
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=0.003, momentum=0.5, weight_decay=1e-5),
@@ -126,6 +131,8 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
             raise ValueError(
                 f"sample_steps and pretraining_steps must be at least 1, got {sample_steps} and {pretraining_steps}"
             )
+        if cache_megabytes < 0:
+            raise ValueError(f"cache_megabytes must not be negative, got {cache_megabytes}; 0 keeps no codes")
         if fine_tuning_epochs and top_epochs is None:
             raise ValueError("fine_tuning_epochs need top_epochs, which say when the stage before them ends")
         self.num_classes = num_classes
@@ -134,6 +141,7 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         self.sample_steps = sample_steps
         self.negative_phase = build(negative_phase)
         self._hits: Tensor | None = None
+        self._codes = CodeCache(cache_megabytes * 2**20)
         epochs = for_each(conv_epochs, count, "conv_epochs")
         self.sparsity_targets = for_each(sparsity_targets, count, "sparsity_targets")
         self.sparsity_costs = for_each(sparsity_costs, count, "sparsity_costs")
@@ -149,6 +157,7 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
             for machine in (self.dense, self.top):
                 bound = math.sqrt(6 / sum(machine.weight.shape))
                 machine.weight.uniform_(-bound, bound)
+            self.top.weight[-num_classes:] /= label_copies  # all copies together start as loud as another unit
         self.plan(
             [
                 *(Stage(f"conv{number + 1}", epochs[number], conv_optimizer) for number in range(count)),
@@ -221,8 +230,14 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
     def trained_depth(self) -> int:
         """Number of layers that the stages so far have trained, the top machine included; all of an unfitted model."""
         begun = int(self.stages_begun)
-        names = [*(f"conv{number}" for number in range(1, self.depth)), "dense", "top", "fine_tuning"]
-        return self.depth + 1 if begun == 0 else min(names.index(self.stages[begun - 1].name) + 1, self.depth + 1)
+        if begun == 0:
+            return self.depth + 1
+        return min(self.stage_names.index(self.stages[begun - 1].name) + 1, self.depth + 1)
+
+    @property
+    def stage_names(self) -> list[str]:
+        """All stages there may be; the number of a greedy one, from 0, is that of the layers below what it trains."""
+        return [*(f"conv{number}" for number in range(1, self.depth)), "dense", "top", "fine_tuning"]
 
     # ---- training
 
@@ -236,6 +251,7 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         return self.dense if stage.name == "dense" else self.top
 
     def begin_stage(self, stage: Stage) -> None:
+        self._codes.clear()
         if stage.name == "fine_tuning":
             return
         mean, variance, count = unit_statistics(self, lambda images, label: self.below(stage, images, label).flatten(1))
@@ -247,12 +263,14 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
 
     @torch.no_grad()
     def below(self, stage: Stage, images: Tensor, label: Tensor) -> Tensor:
-        """What the layer of a greedy stage sees of images."""
-        if stage.name.startswith("conv"):
-            return self.up(images, int(stage.name.removeprefix("conv")) - 1)[-1]
+        """What the layer of a greedy stage sees of images: probabilities, and for the top machine the label too."""
+        layers = self.stage_names.index(stage.name)
+        # The layers below do not change while a stage trains; an evaluation may run with other weights (an average).
+        remembered = self.training and layers > 0
+        codes = self._codes(images, lambda some: self.up(some, layers)[-1]) if remembered else self.up(images, layers)[-1]
         if stage.name == "dense":
-            return self.up(images, self.depth - 1)[-1].flatten(1)
-        return self.units.join(self.up(images)[-1], self.label_units(label))
+            return codes.flatten(1)
+        return self.units.join(codes, self.label_units(label)) if stage.name == "top" else codes
 
     def stage_terms(self, stage: Stage, images: Tensor, target: Any) -> dict[str, Tensor]:
         # Gradients are differences of large terms: under bf16 autocast they would be off by more than a percent.
@@ -263,7 +281,7 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
             if stage.name == "fine_tuning":
                 values = {"loss": self._fine_tuning_loss(images, label)}
             else:
-                values = self._greedy_terms(stage, self.below(stage, images, label))
+                values = self._greedy_terms(stage, self.below(stage, images, label), label)
             if stage.name in ("top", "fine_tuning") and not self.training:
                 with torch.no_grad():
                     predicted = self.class_log_probs(images).argmax(1)
@@ -271,29 +289,38 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
                 values["accuracy"] = (predicted == label).float()
             return values
 
-    def _greedy_terms(self, stage: Stage, data: Tensor) -> dict[str, Tensor]:
+    def _greedy_terms(self, stage: Stage, data: Tensor, label: Tensor) -> dict[str, Tensor]:
+        if stage.name == "top":
+            return {"loss": self._top_loss(self.units.split(data)[0], label)[0]}
         layer = self.layer(stage)
         with torch.no_grad():
-            if stage.name == "top":
-                model = self.negative_phase(layer, (data,), keep=self.training)[0]
-            else:
-                # Probabilities in the last step, as in the published code.
-                state = layer.gibbs((data,), self.pretraining_steps - 1)[0]
-                model = layer.visible_mean(layer.sample_hidden(state))
+            # Probabilities in the last step, as in the published code.
+            state = layer.gibbs((data,), self.pretraining_steps - 1)[0]
+            model = layer.visible_mean(layer.sample_hidden(state))
         if isinstance(layer, BoltzmannLayer):
             loss = energy_difference(layer.free_energy(data), layer.free_energy(model)).loss
         else:
-            number = int(stage.name.removeprefix("conv"))
+            number = self.stage_names.index(stage.name)
             loss = layer.contrast(
                 data,
                 model,
-                skip_empty=number == 1,
-                sparsity_target=self.sparsity_targets[number - 1],
-                sparsity_cost=self.sparsity_costs[number - 1],
+                skip_empty=number == 0,
+                sparsity_target=self.sparsity_targets[number],
+                sparsity_cost=self.sparsity_costs[number],
             )
-        if stage.name == "top":
-            return {"loss": loss}
         return {"loss": loss, "reconstruction_error": (data - model).square().flatten(1).sum(1)}
+
+    def _top_loss(self, features: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Free energy of units and label less that of the chains; and those chains.
+
+        The units are drawn: their probabilities would be states that no chain visits.
+        """
+        drawn = sample_bernoulli(features)
+        data = self.units.join(drawn, self.label_units(label))
+        with torch.no_grad():
+            model = self.negative_phase(self.top, (data,), keep=self.training)[0]
+        loss = energy_difference(self.top.free_energy(data), self.top.free_energy(model)).loss
+        return loss, model
 
     def _fine_tuning_loss(self, images: Tensor, label: Tensor) -> Tensor:
         """Energies of what each layer makes of the images less those of a dream that the top machine sends down.
@@ -303,11 +330,10 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         """
         with torch.no_grad():
             wake = self.up(images)
-            data = self.units.join(wake[-1], self.label_units(label))
-            model = self.negative_phase(self.top, (data,), keep=self.training)[0]
+        loss, model = self._top_loss(wake[-1], label)
+        with torch.no_grad():
             chosen = torch.arange(len(images), device=images.device) % len(model)
             sleep = self.down(self.units.split(model)[0][chosen])
-        loss = energy_difference(self.top.free_energy(data), self.top.free_energy(model)).loss
         below, dreamt = wake[-2].flatten(1), sleep[-2].flatten(1)
         loss = loss + energy_difference(self.dense.free_energy(below), self.dense.free_energy(dreamt)).loss
         for number in range(1, self.depth):
@@ -426,10 +452,15 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
 
     # ---- checkpoints
 
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self._codes.clear()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["negative_phase"] = states_of_all_processes(self.negative_phase, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._codes.clear()
         self.negative_phase.set_epoch(self.epoch_of_stage(checkpoint.get("epoch", 0)))
         load_own_state(self.negative_phase, self, checkpoint.get("negative_phase"))

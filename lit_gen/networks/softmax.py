@@ -69,14 +69,15 @@ class CategoricalVisible(LinearVisible):
 
 
 class RepeatedLabel(LinearVisible):
-    """A label in several copies with common weights, each a softmax group of its own; units count them: ``(B, K)``.
+    """A label in several copies that agree, with common weights: units ``(B, K)`` count the copies of each class.
 
-    The more copies, the louder the label beside many other units. As weights and biases are common, only the number of
-    copies of each class matters to the energy; ``log_normalizer`` sums over the copies, of which each is a unit.
+    E(y) = -copies b y for one-hot y, and the hidden units see ``copies`` times y: the label is as loud beside many
+    other units as its copies are many. Copies that were drawn one by one would be another model, with K^copies states:
+    its hidden units spend themselves on making the copies agree, and its chains hardly ever change class.
 
     Args:
         num_classes: K.
-        copies: number of copies, to which the counts of a label add up.
+        copies: number of copies, which is the count of the class and of no other.
     """
 
     def __init__(self, num_classes: int, copies: int) -> None:
@@ -88,21 +89,22 @@ class RepeatedLabel(LinearVisible):
 
     @torch.no_grad()
     def initialize(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Logarithms of the frequencies, with one image of every class added to the count."""
-        self.bias.copy_(torch.log((mean / self.copies * count + 1) / (count + self.num_units)))
+        """Logarithms of the frequencies, with one image of every class added to the count, a part for each copy."""
+        frequencies = (mean / self.copies * count + 1) / (count + self.num_units)
+        self.bias.copy_(torch.log(frequencies) / self.copies)
 
     def base(self, mean: Tensor, variance: Tensor) -> Natural:
-        return (torch.log(mean / self.copies + 0.05),)
+        return (torch.log(mean / self.copies + 0.05) / self.copies,)
 
     def log_normalizer(self, natural: Natural) -> Tensor:
-        return self.copies * natural[0].logsumexp(-1)
+        return (self.copies * natural[0]).logsumexp(-1)
 
     def mean(self, natural: Natural) -> Tensor:
-        return self.copies * torch.softmax(natural[0], -1)
+        return self.copies * torch.softmax(self.copies * natural[0], -1)
 
     def sample(self, natural: Natural) -> Tensor:
-        drawn = torch.multinomial(torch.softmax(natural[0], -1), self.copies, replacement=True)
-        return one_hot(drawn, self.num_units).sum(-2).to(natural[0].dtype)
+        drawn = torch.multinomial(torch.softmax(self.copies * natural[0], -1), 1)[..., 0]
+        return self.copies * one_hot(drawn, self.num_units).to(natural[0].dtype)
 
 
 class LabelledVisible(VisibleLayer):
