@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from lit_gen.networks import BernoulliVisible, CategoricalVisible, GaussianVisible, VisibleLayer
-from lit_gen.networks.softmax import LabelledVisible
+from lit_gen.networks.softmax import LabelledVisible, RepeatedLabel
 
 LAYERS: dict[str, Any] = {
     "bernoulli": lambda: BernoulliVisible((1, 1, 4)),
     "gaussian": lambda: GaussianVisible((1, 1, 4)),
     "categorical": lambda: CategoricalVisible((1, 1, 4), levels=3),
     "labelled": lambda: LabelledVisible(BernoulliVisible((1, 1, 4)), 3),
+    "labelled-twice": lambda: LabelledVisible(BernoulliVisible((1, 1, 4)), 3, copies=2),
     "labelled-gaussian": lambda: LabelledVisible(GaussianVisible((1, 1, 4)), 3),
 }
 
@@ -30,7 +31,8 @@ def units(visible: VisibleLayer, images: Tensor) -> Tensor:
     if not isinstance(visible, LabelledVisible):
         return visible.encode(images)
     labels = torch.arange(len(images)) % 3
-    return visible.join(visible.image.encode(images), torch.eye(3, dtype=torch.float64)[labels])
+    copies = visible.label.copies if isinstance(visible.label, RepeatedLabel) else 1
+    return visible.join(visible.image.encode(images), copies * torch.eye(3, dtype=torch.float64)[labels])
 
 
 @pytest.mark.parametrize("name", LAYERS)
