@@ -30,6 +30,7 @@ from lit_gen.inference.hmc import (
     leapfrog,
 )
 from lit_gen.inference.importance import importance_bound
+from lit_gen.inference.next_view import view_information
 from lit_gen.inference.parzen import ParzenEstimate, parzen_log_likelihood
 from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochastic_pseudo_log_likelihood
 
@@ -72,4 +73,5 @@ __all__ = [
     "run_chain",
     "sigmoid_temperatures",
     "stochastic_pseudo_log_likelihood",
+    "view_information",
 ]

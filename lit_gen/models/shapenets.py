@@ -23,6 +23,8 @@ from torch.optim import Optimizer
 
 from lit_gen.distributions import sample_bernoulli
 from lit_gen.inference import chain, run_chain
+from lit_gen.inference.depth import View
+from lit_gen.inference.next_view import view_information
 from lit_gen.models.base import ClassConditional, CompletesShapes, Frame, HasTrajectory, Reconstructs
 from lit_gen.models.code_cache import CodeCache
 from lit_gen.models.negative_phase import (
@@ -267,7 +269,9 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         layers = self.stage_names.index(stage.name)
         # The layers below do not change while a stage trains; an evaluation may run with other weights (an average).
         remembered = self.training and layers > 0
-        codes = self._codes(images, lambda some: self.up(some, layers)[-1]) if remembered else self.up(images, layers)[-1]
+        codes = (
+            self._codes(images, lambda some: self.up(some, layers)[-1]) if remembered else self.up(images, layers)[-1]
+        )
         if stage.name == "dense":
             return codes.flatten(1)
         return self.units.join(codes, self.label_units(label)) if stage.name == "top" else codes
@@ -424,25 +428,57 @@ class ShapeNets3D(StagedModel, ClassConditional, HasTrajectory, Reconstructs, Co
         hidden = self.top.hidden_mean(self.units.join(features, self.label_units(label)))
         return self._picture((features, hidden))
 
-    # ---- completion
+    # ---- half-seen shapes
+
+    def complete(self, voxels: Tensor, observed: Tensor, num_particles: int = 9, steps: int = 50) -> Tensor:
+        """The mean of :meth:`guess`, beside what is observed: ``(B, 1, D, H, W)`` in [0, 1]."""
+        return torch.where(observed, voxels, self.guess(voxels, observed, num_particles, steps)[0].mean(0))
 
     @torch.no_grad()
-    def complete(self, voxels: Tensor, observed: Tensor, num_particles: int = 9, steps: int = 50) -> Tensor:
+    def guess(self, voxels: Tensor, observed: Tensor, num_particles: int = 9, steps: int = 50) -> tuple[Tensor, Tensor]:
         """Guesses of the unknown voxels go up, through one Gibbs step of the top machine, and down, again and again.
 
         They start as independent voxels, of density 0.1 in the first guess and 0.9 in the last; the label starts empty.
+
+        Returns:
+            P(voxel) of each guess, ``(num_particles, B, 1, D, H, W)``, with what is observed; and its P(class),
+            ``(num_particles, B, num_classes)``.
         """
         densities = torch.linspace(0.1, 0.9, num_particles, device=voxels.device)
         known, seen = (part.expand(num_particles, *part.shape).flatten(0, 1) for part in (voxels, observed))
-        guess = sample_bernoulli(densities.repeat_interleave(len(voxels)).view(-1, 1, 1, 1, 1).expand_as(known))
-        state = torch.where(seen, known, guess.to(known))
+        start = sample_bernoulli(densities.repeat_interleave(len(voxels)).view(-1, 1, 1, 1, 1).expand_as(known))
+        state = torch.where(seen, known, start.to(known))
         label = known.new_zeros(len(known), self.num_classes)
         for _ in range(steps):
             features = sample_bernoulli(self.up(state)[-1])
             hidden = self.top.sample_hidden(self.units.join(features, label))
             features, label = self.units.split(self.top.visible_mean(hidden))
             state = torch.where(seen, known, self.down(features)[0])
-        return torch.where(observed, voxels, state.unflatten(0, (num_particles, -1)).mean(0))
+        state, label = (part.unflatten(0, (num_particles, -1)) for part in (state, label))
+        return state, label / self.label_copies
+
+    def view_information(
+        self, voxels: Tensor, observed: Tensor, views: Sequence[View], num_particles: int = 9, steps: int = 30
+    ) -> Tensor:
+        """What a depth camera is expected to tell of the class from each next view, ``(B, len(views))`` nats.
+
+        The best next view has the most (the paper's section 4); see
+        :func:`~lit_gen.inference.next_view.view_information`.
+
+        Args:
+            voxels: ``(B, 1, D, H, W)``; what they are where they are not observed does not matter.
+            observed: of the same shape, bool: what has been seen so far.
+            views: sides of the grid where the camera may stand next.
+            num_particles: guesses of each shape, and again of each guess seen from one more side.
+            steps: updates of each guess.
+        """
+        return view_information(
+            lambda shapes, seen: self.guess(shapes, seen, num_particles, steps)[1].mean(0),
+            self.guess(voxels, observed, num_particles, steps)[0],
+            voxels,
+            observed,
+            views,
+        )
 
     # ---- conditions
 

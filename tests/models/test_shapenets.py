@@ -189,6 +189,37 @@ def test_completion_leaves_what_is_observed() -> None:
     assert torch.equal(model.complete(hidden_changed, observed, num_particles=3, steps=2), completed), "no peeping"
 
 
+def test_completion_is_the_mean_of_the_guesses() -> None:
+    torch.manual_seed(0)
+    model = small()
+    voxels, observed = torch.rand(2, *SHAPE).round(), torch.rand(2, *SHAPE) < 0.5
+    torch.manual_seed(1)
+    guesses, classes = model.guess(voxels, observed, num_particles=4, steps=2)
+    torch.manual_seed(1)
+    torch.testing.assert_close(model.complete(voxels, observed, 4, 2), guesses.mean(0))
+    assert guesses.shape == (4, 2, *SHAPE)
+    assert classes.shape == (4, 2, 3)
+    torch.testing.assert_close(classes.sum(2), torch.ones(4, 2))
+
+
+def test_the_next_view_is_chosen_without_peeping() -> None:
+    torch.manual_seed(0)
+    model = small()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter *= 4
+    voxels = (torch.rand(3, *SHAPE) < 0.3).float()
+    observed = model.observe(voxels, "-y")
+    found = []
+    for shapes in (voxels, torch.where(observed, voxels, 1 - voxels)):
+        torch.manual_seed(1)
+        found.append(model.view_information(shapes, observed, ["-y", "+y"], num_particles=3, steps=2))
+    assert found[0].shape == (3, 2)
+    assert torch.equal(*found)
+    assert (found[0] != 0).all()
+
+
 def test_trajectory_ends_with_the_sample() -> None:
     model = small(sample_steps=130)
     condition = torch.tensor([0, 2])
