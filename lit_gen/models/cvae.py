@@ -163,6 +163,7 @@ class ConditionalVAE(VAE, ClassConditional):
     @torch.no_grad()
     def on_train_start(self) -> None:
         """Count the classes of the training images, once in the life of the model."""
+        super().on_train_start()
         if self.class_prior == "data" and not self.class_counts.any():
             frequencies, _, total = unit_statistics(self, lambda _, classes: one_hot(classes, self.num_classes))
             self.class_counts.copy_((frequencies * total).round())
