@@ -77,6 +77,29 @@ def settings(config: Path) -> dict[str, Any]:
     return {"model": content["model"], "data": content["data"], "trainer": trainer}
 
 
+def trained_extractor(config: str, runs: Path, quick: bool = False) -> tuple[Path, dict[str, Any]]:
+    """A classifier whose features measure samples, trained once for all rows: its run folder, and what it is.
+
+    Args:
+        config: of the classifier, on embedded data.
+        runs: folder of the runs of all rows.
+        quick: only a few batches.
+    """
+    from lit_gen.cli import LitGenCLI
+
+    folder = runs / (config.replace("/", "-") + ("-quick" if quick else ""))
+    finished = folder / "extractor.json"
+    if not finished.is_file():
+        # What an interruption left behind is not the classifier that other rows were measured with.
+        shutil.rmtree(folder, ignore_errors=True)
+        options = ["-c", config, f"--trainer.default_root_dir={folder}", *(QUICK if quick else [])]
+        LitGenCLI(["fit", *options])
+        test: Any = LitGenCLI(["test", *options, "--ckpt_path", "best"])
+        accuracy = float(test.trainer.callback_metrics["test/accuracy"])
+        write_receipt(finished, {"config": config, "test_accuracy": accuracy, "provenance": provenance()})
+    return folder, json.loads(finished.read_text(encoding="utf-8"))
+
+
 def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False) -> dict[str, Any]:
     """Train and test a row.
 
@@ -99,6 +122,10 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     options = ["-c", row["config"], f"--trainer.default_root_dir={folder}", *row.get("overrides", [])]
     options += [f"--data.root={root}"] if row["needs_root"] else []
     options += QUICK if quick else []
+    extractor = None
+    if "features" in row:
+        classifier, extractor = trained_extractor(row["features"], runs, quick)
+        options += ["--trainer.callbacks+=GenerationMetrics", f"--trainer.callbacks.features={classifier}"]
     # A row may have been trained in several parts, by several versions of the code: the receipt names them all.
     parts = json.loads((folder / "parts.json").read_text()) if (folder / "parts.json").is_file() else []
     conditions = provenance()
@@ -117,6 +144,9 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     test: Any = LitGenCLI(["test", *options, "--ckpt_path", "best"])
     test_seconds = time.perf_counter() - start
     best = read_checkpoint(test.checkpoint_path)
+    if extractor is not None:
+        scores = json.loads((run_folder(test.trainer) / "receipts" / "test.json").read_text(encoding="utf-8"))
+        extractor |= {"scores": scores["scores"]}
     metrics = {name: float(value) for name, value in sorted(test.trainer.callback_metrics.items())}
     receipt = {
         "row": row["name"],
@@ -127,7 +157,7 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
         "data": test.datamodule.protocol,
         "test_images": len(test.datamodule.test_dataloader().images),
         "protocol": row["protocol"],
-        "extractor": None,
+        "extractor": extractor,
         "paper": row.get("paper"),
         "others": row.get("others", []),
         "config": row["config"],
@@ -143,7 +173,7 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
         "provenance": conditions,
         "earlier_parts": parts,
     }
-    return without_paths(receipt, {root: DATA_ROOT, str(folder): f"runs/{folder.name}"})
+    return without_paths(receipt, {root: DATA_ROOT, str(folder): f"runs/{folder.name}", str(runs): "runs"})
 
 
 def render() -> list[Path]:

@@ -57,6 +57,19 @@ def test_quick_leaves_published_receipts_alone(tmp_path: Path, monkeypatch: pyte
     assert read_receipts(RESULTS) == before
 
 
+def test_samples_are_measured_by_a_classifier_that_is_trained_once(tmp_path: Path) -> None:
+    row = {**find_row("gan-digits"), "overrides": QUIET}
+    first = reproduce(row, "unused", tmp_path, quick=True)
+    assert first["value"] == first["test_metrics"]["test/fid"]
+    assert first["extractor"]["config"] == "classifier/digits"
+    assert 0 <= first["extractor"]["test_accuracy"] <= 1
+    digests = {score["extractor"] for score in first["extractor"]["scores"]}
+    assert len(digests) == 1
+    assert str(tmp_path) not in str(first)
+    again = reproduce(row, "unused", tmp_path, quick=True)
+    assert again["extractor"]["provenance"] == first["extractor"]["provenance"], "the classifier was there"
+
+
 def test_list_shows_every_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["reproduce.py", "--list"])
     main()
