@@ -7,6 +7,7 @@ https://arxiv.org/abs/1705.07120).
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +157,12 @@ class FlowPrior(Prior):
         maps = self.flow(self.parameters_of_flow)
         base = _standard_normal(self.parameters_of_flow.new_zeros(self.latent_dim))
         return TransformedDistribution(base, [transform.inv for transform in reversed(maps)], validate_args=False)
+
+    def specification(self, skip: int = 0) -> dict[str, Any]:
+        """With the flow that was made in place of its factory, which may be a function."""
+        specification = super().specification(skip)
+        specification["init_args"]["flow"] = self.flow
+        return specification
 
 
 def _standard_normal(zeros: Tensor) -> Distribution:

@@ -13,6 +13,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from lit_gen.callbacks import Doctor, LatentGrid
 from lit_gen.models import IWAE, VAE
 from lit_gen.models.base import LitGenModule
+from lit_gen.models.checkpoint import load_model
 from lit_gen.networks import (
     FlowPrior,
     InverseAutoregressiveFlow,
@@ -106,6 +107,19 @@ def test_flow_prior_sums_to_one_and_draws_what_it_says(name: str) -> None:
         draws = distribution.sample(torch.Size([40_000]))
     error = draws.std(0) / 200
     assert ((draws.mean(0) - (mass[:, None] * points).sum(0)).abs() < 4.5 * error + 5e-3).all()
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_checkpoint_rebuilds_the_flow_of_a_prior(name: str, tmp_path: Path) -> None:
+    make: PriorFactory = lambda dim, shape: FlowPrior(dim, shape, FLOWS[name])  # type: ignore[arg-type]  # noqa: E731
+    model = VAE((1, 8, 8), 3, small, small, latent_prior=make)
+    run = trainer(tmp_path)
+    run.fit(model, data())
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = load_model(tmp_path / "model.ckpt")
+    assert isinstance(loaded, VAE)
+    z = torch.randn(5, 3)
+    assert torch.equal(loaded.prior.log_prob(z), model.prior.log_prob(z))
 
 
 def test_vamp_prior_is_the_mean_of_posteriors() -> None:
