@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn.functional import softplus
 
-from lit_gen.inference import importance_bound
+from lit_gen.inference import ACTIVE_VARIANCE, importance_bound
 from lit_gen.models.base import Batch, repeat_condition
 from lit_gen.models.layered import LayeredVAE, Stack, part_of
 from lit_gen.models.optimizers import FusedAdam
@@ -33,10 +33,6 @@ from lit_gen.networks import (
     full_precision,
 )
 from lit_gen.objectives import LikelihoodTerms, importance_weighted_bound, kl_divergence, variational_bound
-
-ACTIVE_VARIANCE = 0.01
-"""A latent unit is active if the variance over images of its mean exceeds this (Burda et al. 2015, section 5.2)."""
-
 
 MIN_VARIANCE = 1e-6
 """Added to every variance, which a softplus in float32 lets vanish."""
@@ -156,7 +152,7 @@ class LadderVAE(LayeredVAE):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
-        self._means: list[list[Tensor]] = []
+        self._sums: list[Tensor] = []
         self.latent_dims = tuple(latent_dims)
         self.num_samples = num_samples
         self.latent_prior = build(latent_prior, self.latent_dims[-1], self.image_shape)
@@ -268,19 +264,23 @@ class LadderVAE(LayeredVAE):
     # ---- validation
 
     def on_validation_epoch_start(self) -> None:
-        self._means = []
+        self._sums = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         super().validation_step(batch, batch_idx)
         images, condition = self.unpack(batch)
         with torch.no_grad():
             layers = self.descend(images, 1, condition, at_means=True).layers
-        self._means.append([layer.posterior.mean for layer in layers])
+        means = [layer.posterior.mean for layer in layers]
+        sums = [torch.stack([mean.sum(0), mean.square().sum(0), torch.ones_like(mean).sum(0)]) for mean in means]
+        self._sums = [past + new for past, new in zip(self._sums, sums, strict=True)] if self._sums else sums
 
     def on_validation_epoch_end(self) -> None:
-        for number, means in enumerate(zip(*self._means, strict=True), 1):
-            active = torch.cat(means).var(0) > ACTIVE_VARIANCE
-            self.log(f"val/active_units_{number}", active.sum().float(), sync_dist=True)
+        for number, sums in enumerate(self._sums, 1):
+            # Over the images of all processes: a mean of their counts would be that of smaller data.
+            total, squares, count = self.trainer.strategy.reduce(sums, reduce_op="sum")
+            active = squares / count - (total / count).square() > ACTIVE_VARIANCE
+            self.log(f"val/active_units_{number}", active.sum().float())
 
 
 def _flat(distribution: Distribution) -> Distribution:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
@@ -174,7 +175,7 @@ def test_layers_are_logged_and_add_up(tmp_path: Path) -> None:
         assert all(layer > 0 for layer in layers)
 
 
-def test_active_units_of_each_layer_are_counted(tmp_path: Path) -> None:
+def test_active_units_of_each_layer_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = LadderVAE((1, 8, 8), [4, 3, 2], [6, 5, 4], 1, small, small, small, small)
     for head, used in zip(model.evidence, (2, 0, 1), strict=True):
         assert isinstance(head, nn.Linear)
@@ -188,6 +189,18 @@ def test_active_units_of_each_layer_are_counted(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     run.validate(model, data(), verbose=False)
     assert [run.callback_metrics[f"val/active_units_{number}"].item() for number in (1, 2, 3)] == [2, 0, 1]
+
+    def with_another(_: SingleDeviceStrategy, sums: Tensor, **given: object) -> Tensor:
+        """A second process, on images for which all means are 5 larger."""
+        if sums.ndim == 0:  # a value that is logged
+            return sums
+        total, squares, count = sums
+        return sums + torch.stack([total + 5 * count, squares + 10 * total + 25 * count, count])
+
+    monkeypatch.setattr(SingleDeviceStrategy, "reduce", with_another)
+    run = trainer(tmp_path)
+    run.validate(model, data(), verbose=False)
+    assert [run.callback_metrics[f"val/active_units_{number}"].item() for number in (1, 2, 3)] == [4, 3, 2]
 
 
 def test_the_top_may_have_another_prior() -> None:
