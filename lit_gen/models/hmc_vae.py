@@ -254,6 +254,12 @@ class HMCVAE(VAE):
         return importance_bound(log_weights, num_samples, len(images))
 
     @torch.no_grad()
+    def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:
+        """Draws of z_K, whose mean has no closed form."""
+        drawn = self.infer(images, self.encode(images, condition), num_samples, condition)
+        return [drawn.z.unflatten(0, (num_samples, -1))]
+
+    @torch.no_grad()
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
         """The mean image where the dynamics lead from the mean of q(z_0 given x), at rest: ``(B, C, H, W)``."""
         prior, mean = self.conditional_prior(condition), self.encode(images, condition).mean

@@ -184,6 +184,26 @@ def test_reconstruction_climbs_from_the_mean_of_the_encoder() -> None:
     assert (after - x).square().mean() < (before - x).square().mean()
 
 
+def test_posterior_draws_are_where_the_leapfrogs_end() -> None:
+    """From a prior that knows nothing of the image to about its posterior mean, and not back to where they began."""
+    made = linear(0, "off", reverse=False)
+    assert made.posterior_draws(X.expand(6, 1, 2, 2), 2000)[0].mean().item() == pytest.approx(0, abs=0.05)
+    torch.manual_seed(0)
+    made = LinearGaussianHMC((1, 2, 2), 2, 3, 0.2, "off", encoder=small, decoder=small, reverse=None).double()
+    images = torch.stack([X, -X]).view(2, 1, 2, 2)
+    (draws,) = made.posterior_draws(images, 4000)
+    assert draws.shape == (4000, 2, 2)
+    # Leapfrogs of a quadratic Hamiltonian are linear: the mean goes where they take a mean at rest.
+    posterior = made.encode(images)
+
+    def at(z: Tensor) -> Point:
+        return evaluate(lambda z: made.decode(z).log_prob(images) + made.prior.log_prob(z), z)
+
+    end, _ = made.follow(at(posterior.mean), torch.zeros(2, 2).double(), at)
+    assert end.position.abs().max() > 0.3
+    torch.testing.assert_close(draws.mean(0), end.position, atol=0.1, rtol=0)
+
+
 def test_compilation_leaves_the_decoder_alone() -> None:
     made = model()
     assert made.compiled_parts() == [made.encoder, made.reverse]
