@@ -92,6 +92,8 @@ class LikelihoodEstimator(ABC):
 
     num_images: int | None = None
     """Measure so many of the images, the first of all processes together; None: all."""
+    takes_grey_levels = False
+    """Whether a density is measured on images that lie on grey levels, because the protocol has it so."""
 
     @abstractmethod
     def lacks(self, trainer: pl.Trainer, model: GenerativeModel) -> str | None:

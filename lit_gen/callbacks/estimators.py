@@ -208,6 +208,8 @@ class ParzenWindow(LikelihoodEstimator):
         num_images: measure so many images; None: all.
     """
 
+    takes_grey_levels = True
+
     def __init__(
         self,
         num_samples: int = 10_000,

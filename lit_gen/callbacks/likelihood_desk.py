@@ -117,7 +117,7 @@ class LikelihoodDesk(EvaluationCallback):
         for estimator in self._able:
             with evaluation(model, self.seed):
                 facts = estimator.prepare(trainer, model, self.max_rows)
-            if estimator.is_density(model) and _on_grey_levels(images):
+            if estimator.is_density(model) and not estimator.takes_grey_levels and _on_grey_levels(images):
                 log.warning(
                     f"The images lie on 256 grey levels, where {type(estimator).__name__} measures a density: what it"
                     " gives depends on how sharp the density is there, and its bits per dimension bound nothing."
@@ -129,6 +129,7 @@ class LikelihoodDesk(EvaluationCallback):
                 "estimator": type(estimator).__name__,
                 "options": {name: value for name, value in estimator.options.items() if name not in EXTENT},
                 "facts": facts,
+                "precision": str(trainer.precision),
                 "seed": self.seed,
                 "stage": stage,
                 "version": __version__,

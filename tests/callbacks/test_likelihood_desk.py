@@ -324,6 +324,23 @@ def test_a_density_of_grey_levels_is_warned_of(tmp_path: Path, caplog: pytest.Lo
     assert "grey levels" not in caplog.text
 
 
+def test_the_published_windows_stand_on_grey_levels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for options in ({"binarization": "none"}, {"binarization": "threshold"}):
+        measure(tmp_path, vae(), data(**options), ParzenWindow(20, 10))
+    assert "grey levels" not in caplog.text
+
+
+def test_another_precision_is_measured_anew(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = vae()
+    found = []
+    for precision in ("bf16-mixed", "32-true", "bf16-mixed"):
+        run = trainer(tmp_path, LikelihoodDesk([ImportanceSampling(50)]), precision=precision)
+        (result,) = run.test(model, data(), verbose=False)
+        found.append(result["test/log_likelihood_iw50"])
+    assert found[0] == found[2] != found[1]
+
+
 def test_it_rests_during_a_fit(tmp_path: Path) -> None:
     run = trainer(tmp_path, LikelihoodDesk([ImportanceSampling(5)]))
     model = vae()
