@@ -48,10 +48,13 @@ class PlanarTransform(VectorTransform):
     def __init__(self, weight: Tensor, direction: Tensor, bias: Tensor) -> None:
         super().__init__()
         along = (weight * direction).sum(-1, keepdim=True)
-        length = weight.square().sum(-1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+        length = weight.square().sum(-1, keepdim=True)
+        # Without a plane, as where an encoder starts at zero, w'u is 0 whatever u: a shift, and no constraint to hold.
+        flat = length < torch.finfo(weight.dtype).tiny
+        length = length.masked_fill(flat, 1.0)
         self.weight = weight
         self.bias = bias
-        self.margin = softplus(along)
+        self.margin = softplus(along).masked_fill(flat, 1.0)
         """1 + w'u of the changed u: positive even where the sum would be rounded to zero."""
         self.direction = direction + (self.margin - 1 - along) * weight / length
 

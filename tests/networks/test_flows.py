@@ -1,5 +1,6 @@
 """Normalizing flows against golden numbers, Jacobians by autograd, and their own inverses."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -52,6 +53,21 @@ def test_radial_golden_numbers() -> None:
     assert transform.margin.item() - 0.8 == pytest.approx(-0.5985867220, abs=1e-9)
     torch.testing.assert_close(transform(Z), vector(0.3522790824, -0.5170232115, 0.7601859642), rtol=0, atol=1e-9)
     assert transform.log_abs_det_jacobian(Z, transform(Z)).item() == pytest.approx(-0.7017457752, abs=1e-9)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.7])
+def test_planar_without_a_plane_is_a_shift(bias: float) -> None:
+    """All weights zero, as under an encoder whose last layer starts at zero."""
+    weight = torch.zeros(3).double().requires_grad_()
+    transform = PlanarTransform(weight, vector(-2, 0.4, 0.9), vector(bias))
+    x = vector(0.3, -1.0, 2.0)
+    y = transform(x)
+    torch.testing.assert_close(y, x + vector(-2, 0.4, 0.9) * math.tanh(bias))
+    assert transform.log_abs_det_jacobian(x, y).item() == 0
+    torch.testing.assert_close(transform._inverse(y), x)
+    (gradient,) = torch.autograd.grad(y.sum(), weight)
+    assert gradient.isfinite().all()
+    assert gradient.ne(0).any(), "it can become a plane"
 
 
 @pytest.mark.parametrize("name", FLOWS)
