@@ -67,7 +67,7 @@ def test_specification_leaves_the_sizes_out() -> None:
     network = MLP((1, 8, 8), (4,), hidden_dims=[3], activation="relu")
     assert network.specification(skip=network.sizes) == {
         "class_path": "lit_gen.networks.mlp.MLP",
-        "init_args": {"hidden_dims": [3], "activation": "relu"},
+        "init_args": {"hidden_dims": [3], "activation": "relu", "batch_norm": False},
     }
 
 
