@@ -143,8 +143,10 @@ class Annealing(LikelihoodEstimator):
     def simulated(self, model: Any) -> Work | None:
         if not self.num_simulated:
             return None
-        u, condition = _draw(model, self.num_simulated)
-        return Work("simulated", self.observed(model, u, condition).sample(), condition, u)
+        # From the very densities that :meth:`measure` takes, or the latents were no exact draws from the posterior.
+        with torch.autocast(model.device.type, enabled=False):
+            u, condition = _draw(model, self.num_simulated)
+            return Work("simulated", self.observed(model, u, condition).sample(), condition, u)
 
     def images_at_a_time(self, max_rows: int) -> int:
         return max(1, max_rows // self.num_chains)

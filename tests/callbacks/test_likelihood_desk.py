@@ -278,6 +278,19 @@ def test_simulated_noise_has_the_variance_that_was_asked_for() -> None:
     assert mean == pytest.approx(0.25, abs=4 * error)
 
 
+def test_images_are_simulated_in_the_precision_that_they_are_measured_in() -> None:
+    torch.manual_seed(0)
+    model, annealing = vae(likelihood=GaussianLikelihood), Annealing(num_simulated=5)
+    found = []
+    for enabled in (True, False):
+        torch.manual_seed(1)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            work = annealing.simulated(model)
+        assert work is not None
+        found.append(work.images)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("kind", ["vae", "flow"])
 def test_everything_is_measured_of_a_neural_model(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
