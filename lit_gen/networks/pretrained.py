@@ -141,7 +141,8 @@ def _without_last_layer(architecture: str, weights: str | None) -> tuple[nn.Modu
     known = [name for name in list_models(torchvision.models) if not name.startswith(("google", "incep", "squeeze"))]
     if architecture not in known:
         raise ValueError(f"there is no network {architecture!r} to encode with; there are {', '.join(known)}")
-    state = None if weights is None else _weights(architecture, weights)
+    # What jsonargparse makes of a null on the command line, for an argument of a factory that may be a string.
+    state = None if weights is None or weights == "None" else _weights(architecture, weights)
     body = get_model(architecture, weights=None)
     if state is not None:
         try:

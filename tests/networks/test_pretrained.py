@@ -6,9 +6,11 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.models._api import WeightsEnum
 
+from lit_gen.models import ConvVAE
 from lit_gen.networks import TorchvisionEncoder
 
 
@@ -70,6 +72,16 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
     url = ResNet18_Weights.DEFAULT.url
     with pytest.raises(FileNotFoundError, match=rf"could not be downloaded .* fetch {url} .* name the file"):
         encoder(weights="DEFAULT")
+
+
+def test_null_on_the_command_line_starts_at_random() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(ConvVAE, "model")
+    words = ["--model=lit_gen.models.ConvVAE", "--model.image_shape=[1,32,32]"]
+    words += ["--model.encoder=lit_gen.networks.TorchvisionEncoder", "--model.encoder.weights=null"]
+    model = parser.instantiate_classes(parser.parse_args(words)).model
+    assert isinstance(model.encoder, TorchvisionEncoder)
+    assert model.encoder.specification(2)["init_args"]["weights"] is None
 
 
 def test_weights_and_images_that_do_not_fit_are_refused(tmp_path: Path) -> None:
