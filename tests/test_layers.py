@@ -12,13 +12,14 @@ ALLOWED = {
     "distributions": set(),
     "captions": set(),
     "digit_scenes": set(),
+    "rendering": set(),
     "networks": {"distributions"},
     "objectives": {"distributions"},
     "inference": {"distributions", "objectives"},
     "models": {"distributions", "networks", "objectives", "inference", "captions"},
-    "data": {"captions", "digit_scenes"},
+    "data": {"captions", "digit_scenes", "rendering"},
     "metrics": set(),
-    "callbacks": {"objectives", "inference", "models", "metrics"},
+    "callbacks": {"objectives", "inference", "models", "metrics", "rendering"},
 }
 BASE_ONLY = ("lit_gen.models.base", "lit_gen.models.checkpoint", "lit_gen.models.capabilities")
 

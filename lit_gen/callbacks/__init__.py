@@ -21,12 +21,12 @@ from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.profiler import Unprofiled
 from lit_gen.callbacks.progress import ProgressBar
 from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
-from lit_gen.callbacks.rendering import render_voxels
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
 from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter, prompted_names, refuse_leftovers, write_images, write_prompted
+from lit_gen.rendering import render_voxels
 
 __all__ = [
     "ActiveUnits",

@@ -11,9 +11,9 @@ from torch import Tensor
 from lit_gen.callbacks.evaluation import EvaluationCallback, Stage, evaluation, is_due, positive
 from lit_gen.callbacks.logging import image_grid, log_image
 from lit_gen.callbacks.metrics import check_stages
-from lit_gen.callbacks.rendering import render_voxels
 from lit_gen.models.base import Batch, CompletesShapes
 from lit_gen.models.capabilities import View
+from lit_gen.rendering import render_voxels
 
 
 class Completion(EvaluationCallback):

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
 from lit_gen.callbacks.files import write_whole
-from lit_gen.callbacks.rendering import render_voxels
+from lit_gen.rendering import render_voxels
 
 VISIBLE_PIXELS = 64
 """Images smaller than this are enlarged by a whole factor, so that a digit of 8x8 can be seen."""

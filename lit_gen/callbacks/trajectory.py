@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lit_gen.callbacks.evaluation import FirstBatchCallback, first, positive
 from lit_gen.callbacks.logging import enlarge, image_grid, log_animation, log_image, pictures
-from lit_gen.callbacks.rendering import draw_boxes
 from lit_gen.models.base import Frame, HasReconstructionTrajectory, HasTrajectory
+from lit_gen.rendering import draw_boxes
 
 
 class Trajectory(FirstBatchCallback):

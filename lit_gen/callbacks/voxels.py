@@ -9,8 +9,8 @@ from torch import Tensor
 from lit_gen.callbacks.evaluation import FirstBatchCallback, first, positive
 from lit_gen.callbacks.images import interleave
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image
-from lit_gen.callbacks.rendering import AZIMUTH, ELEVATION, render_voxels
 from lit_gen.models.base import GenerativeModel, Reconstructs
+from lit_gen.rendering import AZIMUTH, ELEVATION, render_voxels
 
 
 class VoxelGrid(FirstBatchCallback):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_gen.callbacks import BestAndLast, SampleGrid, image_grid, log_animation, log_image, run_folder
 from lit_gen.callbacks.logging import enlarge, pictures
-from lit_gen.callbacks.rendering import render_voxels
+from lit_gen.rendering import render_voxels
 from tests.callbacks import offline_run
 from tests.callbacks.tiny import data, trainer, vae
 

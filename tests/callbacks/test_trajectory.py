@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from lit_gen.callbacks import Trajectory
-from lit_gen.callbacks.rendering import draw_boxes, render_voxels
 from lit_gen.callbacks.trajectory import draw_frame, spread, thin
 from lit_gen.models import VAE
 from lit_gen.models.base import Frame, HasReconstructionTrajectory, HasTrajectory
+from lit_gen.rendering import draw_boxes, render_voxels
 from tests.callbacks.tiny import SHAPE, data, small, trainer
 
 

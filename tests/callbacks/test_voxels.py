@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from lit_gen.callbacks import SampleGrid, VoxelGrid, default_callbacks, render_voxels
-from lit_gen.callbacks.rendering import VIEW, camera
 from lit_gen.data import Synthetic
 from lit_gen.models import VAE
+from lit_gen.rendering import VIEW, camera, render
 from tests.callbacks.tiny import small, trainer, vae
 
 SHAPE = (1, 9, 8, 7)
@@ -123,3 +123,23 @@ def test_voxel_grid_is_for_voxels(tmp_path: Path) -> None:
 def test_wrong_arguments(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must (not )?be"):
         VoxelGrid(**options)  # type: ignore[arg-type]
+
+
+def test_masks_and_paint_lie_where_the_shape_is() -> None:
+    voxels = one(slice(2, 8), slice(2, 8), slice(2, 8))
+    paint = torch.zeros(1, 3, 10, 10, 10)
+    paint[:, 0, :, :, :5], paint[:, 1, :, :, 5:] = 1, 1  # red below, green above
+    images, masks = render(voxels, 0, 0, size=80, paint=paint)
+    assert masks.shape == (1, 1, 80, 80)
+    assert torch.equal(masks[0, 0] > 0, seen(images[0]))
+    assert torch.equal(masks, render(voxels, 0, 0, size=80).masks)
+    inside = masks[0, 0] == 1
+    below, above = images[0, :, 41:][:, inside[41:]], images[0, :, :39][:, inside[:39]]
+    assert (below[0] > below[1]).all()
+    assert (above[1] > above[0]).all()
+    assert (images[0][:, masks[0, 0] == 0] == 1).all()
+
+
+def test_paint_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be \(1, 3, 10, 10, 10\), got \(1, 10, 10, 10\)"):
+        render(one(1, 1, 1), paint=torch.zeros(1, 10, 10, 10))

@@ -1,6 +1,7 @@
 """Shaded pictures of voxels, and boxes on images, without a graphics library."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,13 @@ RAYS = 4096  # followed at once: bounds the memory
 
 
 BOX_COLOURS = ((1.0, 0.0, 0.0), (0.0, 0.8, 0.0), (0.2, 0.4, 1.0))
+
+
+class Rendering(NamedTuple):
+    """Pictures of N shapes."""
+
+    images: Tensor  # (N, 3, H, W) in [0, 1], on white
+    masks: Tensor  # (N, 1, H, W) in [0, 1]: how much of each pixel the shape covers
 
 
 def draw_boxes(images: Tensor, boxes: Tensor, line_widths: Tensor) -> Tensor:
@@ -46,6 +54,18 @@ def draw_boxes(images: Tensor, boxes: Tensor, line_widths: Tensor) -> Tensor:
 def render_voxels(
     voxels: Tensor, azimuth: float = AZIMUTH, elevation: float = ELEVATION, size: int = 96, threshold: float = 0.5
 ) -> Tensor:
+    """The images of :func:`render`: ``(N, 3, size, size)``."""
+    return render(voxels, azimuth, elevation, size, threshold).images
+
+
+def render(
+    voxels: Tensor,
+    azimuth: float = AZIMUTH,
+    elevation: float = ELEVATION,
+    size: int = 96,
+    threshold: float = 0.5,
+    paint: Tensor | None = None,
+) -> Rendering:
     """Solid voxels as an orthographic camera sees them, lit by one lamp and darkened in corners and with depth.
 
     Every ray is followed exactly, from voxel to voxel (Amanatides & Woo 1987, A fast voxel traversal algorithm for ray
@@ -58,15 +78,19 @@ def render_voxels(
         elevation: degrees by which it looks down.
         size: height and width of the pictures, in pixels.
         threshold: voxels above this are solid.
+        paint: ``(N, 3, D, H, W)`` in [0, 1], the colour of each voxel. Default: all of one blue.
 
     Returns:
-        ``(N, 3, size, size)``, float32 in [0, 1], on the CPU.
+        Images and masks, float32 on the CPU.
 
     Raises:
-        ValueError: these are no voxels.
+        ValueError: these are no voxels, or the paint is not for these.
     """
     if voxels.ndim != 5 or voxels.shape[1] != 1:
         raise ValueError(f"voxels must be (N, 1, D, H, W), got {tuple(voxels.shape)}")
+    if paint is not None and paint.shape != (len(voxels), 3, *voxels.shape[2:]):
+        wanted = (len(voxels), 3, *voxels.shape[2:])
+        raise ValueError(f"the paint of voxels {tuple(voxels.shape)} must be {wanted}, got {tuple(paint.shape)}")
     solid = (voxels.detach().float().cpu()[:, 0] > threshold).float()  # (N, D, H, W)
     grid = torch.tensor(solid.shape[1:])
     right, forward, up = camera(azimuth, elevation)
@@ -81,12 +105,16 @@ def render_voxels(
     lamp = torch.tensor(LIGHT) @ torch.stack([right, forward, up])
     lamp = lamp / lamp.norm()
     shades = [shade(solid, surroundings, part, forward, lamp, radius) for part in torch.split(starts, RAYS)]
-    light, seen = (torch.cat(parts, 1) for parts in zip(*shades, strict=True))  # (N, rays), twice
+    light, seen, cells = (torch.cat(parts, 1) for parts in zip(*shades, strict=True))  # (N, rays), three times
     tint = torch.tensor(SURFACE).view(3, 1)
+    if paint is not None:
+        tint = paint.detach().float().cpu().flatten(2).gather(2, cells[:, None].expand(-1, 3, -1))  # (N, 3, rays)
     # The brightest places lean towards white, as a highlight would.
     lit = torch.lerp(light[:, None] * tint, torch.ones(1), 1.2 * (light[:, None] - 0.7).clamp(min=0))
     pixels = torch.where(seen[:, None], lit, torch.tensor(BACKGROUND).view(3, 1))
-    return F.avg_pool2d(pixels.clamp(0, 1).unflatten(2, (2 * size, 2 * size)), 2)
+    layers = torch.cat([pixels.clamp(0, 1), seen[:, None].float()], 1)
+    images, masks = F.avg_pool2d(layers.unflatten(2, (2 * size, 2 * size)), 2).split([3, 1], 1)
+    return Rendering(images, masks)
 
 
 def camera(azimuth: float, elevation: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,8 +142,8 @@ def neighbourhood(solid: Tensor) -> Tensor:
 
 def shade(
     solid: Tensor, surroundings: Tensor, starts: Tensor, forward: Tensor, lamp: Tensor, radius: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Brightness ``(N, rays)`` where each ray meets a solid voxel, and whether it does.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Brightness ``(N, rays)`` where each ray meets a solid voxel, whether it does, and the number of that voxel.
 
     Args:
         solid: ``(N, D, H, W)`` of 0 and 1.
@@ -135,7 +163,7 @@ def shade(
     nothing = torch.zeros(len(solid), len(starts))
     filled = solid.any(0).nonzero()
     if not len(filled):
-        return nothing, nothing.bool()
+        return nothing, nothing.bool(), nothing.long()
     inside = ((cells >= filled.amin(0)) & (cells <= filled.amax(0))).all(2)
     number = (cells[..., 0] * sides[1] + cells[..., 1]) * sides[2] + cells[..., 2]
     number = number.where(inside, solid[0].numel())  # what lies outside is empty
@@ -143,10 +171,11 @@ def shade(
     number = number.gather(1, (entry[:, None] + torch.arange(steps)).clamp(max=number.shape[1] - 1))
     padded = F.pad(solid.flatten(1).to(torch.uint8), (0, 1))
     if not steps:
-        return nothing, nothing.bool()
+        return nothing, nothing.bool(), nothing.long()
     met = padded.index_select(1, number.flatten()).view(len(solid), *number.shape)  # (N, rays, steps)
     step = met.argmax(2)
     seen = met.gather(2, step[:, :, None])[:, :, 0].bool()
+    cell = number.expand(len(solid), -1, -1).gather(2, step[:, :, None])[:, :, 0].where(seen, 0)
     rays = seen.any(0).nonzero()[:, 0]
 
     step = (entry + step)[:, rays].T  # (rays, N)
@@ -164,7 +193,7 @@ def shade(
     # A plane fills a third of its neighbourhood; what has more around it lies in a corner.
     open_sky = (1 - 1.6 * (crowd - 0.3).clamp(min=0)).clamp(min=0.3)
     nearness = 1.1 - 0.15 * (time / radius - 1)  # 1.1 at the front of the enclosing ball, 0.8 at its back
-    return nothing.index_copy(1, rays, lit * open_sky * nearness), seen
+    return nothing.index_copy(1, rays, lit * open_sky * nearness), seen, cell
 
 
 def unit(vectors: Tensor) -> Tensor:
