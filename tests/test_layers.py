@@ -13,13 +13,14 @@ ALLOWED = {
     "captions": set(),
     "digit_scenes": set(),
     "rendering": set(),
+    "views": set(),
     "networks": {"distributions"},
     "objectives": {"distributions"},
     "inference": {"distributions", "objectives"},
-    "models": {"distributions", "networks", "objectives", "inference", "captions"},
-    "data": {"captions", "digit_scenes", "rendering"},
+    "models": {"distributions", "networks", "objectives", "inference", "captions", "views"},
+    "data": {"captions", "digit_scenes", "rendering", "views"},
     "metrics": set(),
-    "callbacks": {"objectives", "inference", "models", "metrics", "rendering"},
+    "callbacks": {"objectives", "inference", "models", "metrics", "rendering", "views"},
 }
 BASE_ONLY = ("lit_gen.models.base", "lit_gen.models.checkpoint", "lit_gen.models.capabilities")
 

@@ -41,7 +41,7 @@ from lit_gen.data import ImageDataModule
 from lit_gen.models.base import LitGenModule
 from lit_gen.models.checkpoint import check_trusted, find_checkpoint, plain, read_checkpoint, resolve_class
 
-LINKED = ("image_shape", "num_classes", "vocabulary", "captions")
+LINKED = ("image_shape", "num_classes", "vocabulary", "captions", "views")
 """Arguments of a model that come from the data."""
 SIZES = ("image_shape", "num_classes", "vocabulary")
 """Those of them in which the data that a checkpoint is measured on must agree with those it was trained on."""

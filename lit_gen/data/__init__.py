@@ -13,11 +13,14 @@ from lit_gen.data.loader import Batch, BatchLoader, Binarization
 from lit_gen.data.mnist import KMNIST, MNIST, FashionMNIST
 from lit_gen.data.modelnet import ModelNet
 from lit_gen.data.omniglot import Omniglot
+from lit_gen.data.rendered_chairs import RenderedChairs
+from lit_gen.data.shape_views import ShapeViews, SyntheticChairs
 from lit_gen.data.stl10 import STL10
 from lit_gen.data.svhn import SVHN
 from lit_gen.data.synthetic import Synthetic
 from lit_gen.data.synthetic_shapes import SyntheticShapes
 from lit_gen.data.two_digits import TwoDigits
+from lit_gen.data.views import ViewDataModule
 
 __all__ = [
     "CIFAR10",
@@ -41,7 +44,11 @@ __all__ = [
     "ImageSet",
     "ModelNet",
     "Omniglot",
+    "RenderedChairs",
+    "ShapeViews",
     "Synthetic",
+    "SyntheticChairs",
     "SyntheticShapes",
     "TwoDigits",
+    "ViewDataModule",
 ]

@@ -127,6 +127,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Words of the captions in the order of their numbers; empty if there are no captions."""
         self.captions: list[str] = []
         """Captions such as the training images have, of which a model draws when it is asked for none in particular."""
+        self.views: list[tuple[float, float]] = []
+        """Azimuth and elevation, in degrees, of the views that training sees; empty if images have no views."""
         if "val" in self.info.official and val_size not in (None, self.info.val_size):
             raise ValueError(
                 f"{self.name} has its own validation split of {self.info.val_size:,} images: leave val_size out"
