@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
 import lit_gen.models
-from lit_gen.data import Synthetic
+from lit_gen.data import ImageDataModule, Synthetic, SyntheticChairs
 from lit_gen.models import (
     DBM,
     DBN,
@@ -31,6 +31,7 @@ from lit_gen.models import (
     AdversarialModel,
     AncestralSampler,
     BinomialKernel,
+    ChairGenerator,
     ClassDCGAN,
     ClassDDPM,
     Classifier,
@@ -50,7 +51,9 @@ from lit_gen.models import (
     LadderVAE,
     LeastSquares,
     LinearSchedule,
+    NoTransformation,
     PersistentContrastiveDivergence,
+    PublishedTransformation,
     ShapeNets3D,
     StagedModel,
     load_model,
@@ -94,6 +97,7 @@ from lit_gen.networks import (
     Shape,
     UNet,
     UniformMLP,
+    UpConvNetwork,
     VampPrior,
 )
 from tests.conditional import ClassVAE
@@ -102,6 +106,7 @@ from tests.resume import assert_exact_resume
 
 SHAPE: Shape = (1, 8, 8)
 VOXELS: Shape = (1, 8, 8, 8)
+VIEWS: Shape = (3, 16, 16)
 
 
 def small(input_shape: Shape, output_shape: Shape) -> MLP:
@@ -147,6 +152,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "DPM2015-gaussian": lambda: DPM2015(SHAPE, lambda shape: GaussianKernel(shape, 6)),
     "DDPM": lambda: DDPM(SHAPE, unet, rising, sampler=lambda: DDIMSampler(3)),
     "ClassDDPM": lambda: ClassDDPM(SHAPE, 3, 2.0, 0.3, unet, rising, sampler=lambda: AncestralSampler(4)),
+    "ChairGenerator": lambda: ChairGenerator(VIEWS, 10, network=upconv, transformation=full_transformation),
+    "ChairGenerator-untransformed": lambda: ChairGenerator(VIEWS, 10, [(0, 20)], upconv, NoTransformation),
 }
 
 
@@ -220,7 +227,17 @@ def shapenets() -> ShapeNets3D:
 
 
 def shape_of(name: str) -> Shape:
+    if name.startswith("ChairGenerator"):
+        return VIEWS
     return VOXELS if name == "ShapeNets3D" else SHAPE
+
+
+def upconv(input_shape: Shape, output_shape: Shape) -> UpConvNetwork:
+    return UpConvNetwork(input_shape, output_shape, 8, 16, image_channels=[6, 5], mask_channels=[5, 4])
+
+
+def full_transformation() -> PublishedTransformation:
+    return PublishedTransformation(ramp=None)
 
 
 def normed(input_shape: Shape, output_shape: Shape) -> MLP:
@@ -265,7 +282,9 @@ def epochs(model: LitGenModule) -> int:
     return sum(stage.epochs or 2 for stage in model.stages) if isinstance(model, StagedModel) else 2
 
 
-def data(shape: Shape = SHAPE) -> Synthetic:
+def data(shape: Shape = SHAPE) -> ImageDataModule:
+    if shape == VIEWS:
+        return SyntheticChairs(10, grid=12, azimuths=5, held_out_every=2, image_size=shape[1], batch_size=10)
     return Synthetic(image_shape=shape, num_classes=3, num_train=60, num_val=20, num_test=20, batch_size=10)
 
 
@@ -351,7 +370,7 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
         assert model.energy(state).shape == model.data_energy(images).shape == (len(images),)
 
 
-def prepared(shape: Shape) -> Synthetic:
+def prepared(shape: Shape) -> ImageDataModule:
     module = data(shape)
     module.prepare_data()
     module.setup("test")

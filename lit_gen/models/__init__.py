@@ -10,6 +10,7 @@ from lit_gen.models.adversarial_losses import (
     Wasserstein,
 )
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
+from lit_gen.models.chairs import ChairGenerator
 from lit_gen.models.checkpoint import load_model
 from lit_gen.models.class_ddpm import ClassDDPM
 from lit_gen.models.class_rbm import ClassRBM
@@ -47,6 +48,7 @@ from lit_gen.models.regularizers import R1, GradientPenalty, Regularizer, Weight
 from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule, RisingMomentum
 from lit_gen.models.shapenets import ShapeNets3D
 from lit_gen.models.staged import StagedModel
+from lit_gen.models.transformations import NoTransformation, PublishedTransformation, Transformation
 from lit_gen.models.vae import VAE
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "AdversarialModel",
     "AncestralSampler",
     "BinomialKernel",
+    "ChairGenerator",
     "ClassDCGAN",
     "ClassDDPM",
     "ClassRBM",
@@ -104,16 +107,19 @@ __all__ = [
     "Minimax",
     "MomentumSchedule",
     "NegativePhase",
+    "NoTransformation",
     "NoiseSchedule",
     "NonSaturating",
     "ParallelTempering",
     "PersistentContrastiveDivergence",
     "Player",
+    "PublishedTransformation",
     "Regularizer",
     "Reparametrized",
     "RisingMomentum",
     "ShapeNets3D",
     "StagedModel",
+    "Transformation",
     "Wasserstein",
     "WeightClipping",
     "load_model",

@@ -29,6 +29,7 @@ from lit_gen.models.capabilities import (
     EstimatesLogLikelihood,
     EstimatesPartition,
     Frame,
+    GeneratesViews,
     HasChains,
     HasFilters,
     HasFreeEnergy,
@@ -38,6 +39,7 @@ from lit_gen.models.capabilities import (
     HasReconstructionTrajectory,
     HasTrajectory,
     Reconstructs,
+    RenderedViews,
 )
 from lit_gen.models.checkpoint import check_storable, plain, stored_hyperparameters
 from lit_gen.models.optimizers import FusedAdam
@@ -56,6 +58,7 @@ __all__ = [
     "EstimatesLogLikelihood",
     "EstimatesPartition",
     "Frame",
+    "GeneratesViews",
     "GenerativeModel",
     "HasChains",
     "HasFilters",
@@ -68,6 +71,7 @@ __all__ = [
     "LikelihoodModel",
     "LitGenModule",
     "Reconstructs",
+    "RenderedViews",
     "repeat_condition",
 ]
 

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from lit_gen.captions import Caption, Vocabulary
 from lit_gen.inference import PartitionEstimate, Progress, stochastic_pseudo_log_likelihood
 from lit_gen.inference.depth import View, observe_depth
+from lit_gen.views import Views
 
 
 class Frame(NamedTuple):
@@ -24,6 +25,15 @@ class Frame(NamedTuple):
     """(B, T) attention over the parts of the condition (words, say), or None."""
     line_widths: Tensor | None = None
     """(B, K) of the lines around ``boxes``, in pixels of ``images``, or None for thin ones: how blurred a window is."""
+
+
+class RenderedViews(NamedTuple):
+    """Objects as a model sees them."""
+
+    images: Tensor
+    """(B, C, H, W) in [0, 1], on white."""
+    masks: Tensor
+    """(B, 1, H, W) in [0, 1]: how much of each pixel the object covers."""
 
 
 class Reconstructs(ABC):
@@ -320,6 +330,19 @@ class ClassConditional(Conditional):
                 f"the target of a {type(self).__name__} must be class numbers of shape (B,), got {target!r}"
             )
         return target.long()
+
+
+class GeneratesViews(ABC):
+    """Shows each of its objects, and mixtures of them, from any direction."""
+
+    num_classes: int
+    """Number of objects."""
+    seen_views: Tensor
+    """(V, 2) azimuth and elevation, in radians, of the views in training; none where these are not known."""
+
+    @abstractmethod
+    def render_views(self, views: Views) -> RenderedViews:
+        """Images and masks of B objects; their classes are numbers ``(B,)``, or weights ``(B, num_classes)``."""
 
 
 class CaptionConditional(Conditional):

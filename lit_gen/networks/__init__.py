@@ -49,6 +49,7 @@ from lit_gen.networks.recurrent import CellFactory, ConvLSTMCell, LSTMCell, LSTM
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.timed import BumpMLP, TimedNetwork, TimedNetworkFactory
 from lit_gen.networks.unet import UNet
+from lit_gen.networks.upconv import UpConv, UpConvFactory, UpConvNetwork, unpool
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
 __all__ = [
@@ -115,6 +116,9 @@ __all__ = [
     "TorchvisionEncoder",
     "UNet",
     "UniformMLP",
+    "UpConv",
+    "UpConvFactory",
+    "UpConvNetwork",
     "VampPrior",
     "VisibleFactory",
     "VisibleLayer",
@@ -124,4 +128,5 @@ __all__ = [
     "build",
     "full_precision",
     "halving_convolutions",
+    "unpool",
 ]
