@@ -44,6 +44,13 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     if config["model"]["class_path"] in ("DRAW", "ConvDRAW"):
         # Two steps say of the config what 64 do.
         config["model"]["init_args"] = {**arguments, "steps": 2, "hidden_dim": 16}
+    if config["model"]["class_path"] == "ChairGenerator":
+        # Few units and views say as much of the config as the published ones.
+        network = arguments["network"]["init_args"]
+        small = {name: [6] * len(network[name]) for name in ("image_channels", "mask_channels")}
+        arguments["network"]["init_args"] = {**network, **small, "branch_dim": 6, "joint_dim": 8}
+        few = {"num_objects": 4, "azimuths": 4, "grid": 12, "image_size": 32, "batch_size": 8}
+        config["data"] = {"class_path": "SyntheticChairs", "init_args": few}
     if config["model"]["class_path"] in ENERGIES:
         # The published number of temperatures takes minutes, and says nothing of the config.
         short = {"num_chains": 4, "num_temperatures": 5, "burn_in": 2}

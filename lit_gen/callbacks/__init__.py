@@ -11,6 +11,7 @@ from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.estimator import LikelihoodEstimator
 from lit_gen.callbacks.estimators import ActiveUnits, Annealing, ImportanceSampling, ParzenWindow
 from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation
+from lit_gen.callbacks.held_out_views import HeldOutViews
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid
@@ -24,6 +25,7 @@ from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
+from lit_gen.callbacks.views import ClassMorph, Turntable, ViewGrid
 from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter, prompted_names, refuse_leftovers, write_images, write_prompted
 from lit_gen.rendering import render_voxels
@@ -34,6 +36,7 @@ __all__ = [
     "Annealing",
     "AtomicCheckpointIO",
     "BestAndLast",
+    "ClassMorph",
     "Compile",
     "Completion",
     "Doctor",
@@ -42,6 +45,7 @@ __all__ = [
     "Filters",
     "FirstBatchCallback",
     "GenerationMetrics",
+    "HeldOutViews",
     "ImageWriter",
     "ImportanceBound",
     "ImportanceSampling",
@@ -56,8 +60,10 @@ __all__ = [
     "RunConfig",
     "SampleGrid",
     "Trajectory",
+    "Turntable",
     "Unprofiled",
     "ValidateAtEnd",
+    "ViewGrid",
     "VoxelGrid",
     "alignment_picture",
     "captioned_grid",

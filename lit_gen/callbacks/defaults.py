@@ -6,6 +6,7 @@ from lit_gen.callbacks.alignment import Alignment
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.doctor import Doctor
+from lit_gen.callbacks.held_out_views import HeldOutViews
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid
@@ -15,6 +16,7 @@ from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
+from lit_gen.callbacks.views import ClassMorph, Turntable, ViewGrid
 from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter
 from lit_gen.models.base import (
@@ -23,6 +25,7 @@ from lit_gen.models.base import (
     Decodes,
     Dreams,
     EstimatesPartition,
+    GeneratesViews,
     GenerativeModel,
     HasFilters,
     HasFreeEnergy,
@@ -67,6 +70,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(PseudoLikelihood())
         if isinstance(model, EstimatesPartition):
             callbacks.append(LogPartition())
+        if isinstance(model, GeneratesViews):
+            callbacks += [Turntable(), ViewGrid(), ClassMorph(), HeldOutViews()]
         if isinstance(model, HasFilters):
             callbacks.append(Filters())
     return callbacks
