@@ -17,6 +17,7 @@ SMALL = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enabl
 SMALL += ["--trainer.enable_model_summary=false", "--trainer.check_val_every_n_epoch=1"]
 DIFFUSIONS = ("DPM2015", "DDPM", "ClassDDPM")
 ENERGIES = ("RBM", "ClassRBM", "DBM", "DBN")
+CAPTIONED = ("CaptionedDigits", "CocoCaptions", "CaptionedFolder")
 COLOUR = ("cifar10", "folder")
 
 
@@ -29,6 +30,10 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         shape = [1, 24, 24, 24]
     sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}
     config["data"] = {"class_path": "Synthetic", "init_args": {**kept, **sizes}}
+    if data["class_path"] in CAPTIONED:
+        colour = {} if data["class_path"] == "CaptionedDigits" else {"channels": 3}
+        scenes = {"image_size": data["init_args"].get("image_size", 60), "num_train": 16, "num_val": 8, "num_test": 8}
+        config["data"] = {"class_path": "CaptionedDigits", "init_args": {**kept, **colour, **scenes}}
     config["trainer"]["default_root_dir"] = str(folder / "runs")
     words = list(SMALL)
     arguments = config["model"].get("init_args", {})
@@ -41,7 +46,7 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         config["model"]["init_args"] = {**arguments, **small}
         config["trainer"]["callbacks"] = [{"class_path": "Completion", "init_args": {"steps": 2}}]
         words.append(f"--trainer.max_epochs={len(arguments['channels']) + 2}")
-    if config["model"]["class_path"] in ("DRAW", "ConvDRAW"):
+    if config["model"]["class_path"] in ("DRAW", "ConvDRAW", "AlignDRAW"):
         # Two steps say of the config what 64 do.
         config["model"]["init_args"] = {**arguments, "steps": 2, "hidden_dim": 16}
     if config["model"]["class_path"] == "ChairGenerator":

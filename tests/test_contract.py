@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import StepLR
 
 import lit_gen.models
 from lit_gen.data import ImageDataModule, Synthetic, SyntheticChairs
+from lit_gen.callbacks.evaluation import first
+from lit_gen.data import CaptionedDigits, Synthetic
 from lit_gen.models import (
     DBM,
     DBN,
@@ -29,6 +31,7 @@ from lit_gen.models import (
     RBM,
     VAE,
     AdversarialModel,
+    AlignDRAW,
     AncestralSampler,
     BinomialKernel,
     ChairGenerator,
@@ -86,6 +89,7 @@ from lit_gen.networks import (
     DCGANDiscriminator,
     DCGANGenerator,
     DiscretizedLogisticLikelihood,
+    FixedSentence,
     FlowPrior,
     FullReader,
     FullWriter,
@@ -107,6 +111,9 @@ from tests.resume import assert_exact_resume
 SHAPE: Shape = (1, 8, 8)
 VOXELS: Shape = (1, 8, 8, 8)
 VIEWS: Shape = (3, 16, 16)
+SCENES: Shape = (1, 12, 12)
+"""The shape of images with captions."""
+WORDS = CaptionedDigits()
 
 
 def small(input_shape: Shape, output_shape: Shape) -> MLP:
@@ -133,6 +140,10 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "DRAW": lambda: DRAW(SHAPE, 3, 4, 12),
     "DRAW-full": lambda: DRAW(SHAPE, 3, 4, 12, FullReader, FullWriter, likelihood=DiscretizedLogisticLikelihood),
     "ConvDRAW": lambda: ConvDRAW(SHAPE, 3, 2, 6, lambda shape, dim: ConvReader(shape, dim, [4, 4]), conv_writer),
+    "AlignDRAW": lambda: AlignDRAW(SCENES, WORDS.vocabulary, WORDS.captions, 3, 4, 12),
+    "AlignDRAW-fixed": lambda: AlignDRAW(
+        SCENES, WORDS.vocabulary, WORDS.captions, 2, 4, 12, sentence_reader=FixedSentence
+    ),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "DCGAN": lambda: DCGAN(SHAPE, 4, "normal", dcgan_generator, spectral, Hinge, ema_decay=0.9),
@@ -229,6 +240,8 @@ def shapenets() -> ShapeNets3D:
 def shape_of(name: str) -> Shape:
     if name.startswith("ChairGenerator"):
         return VIEWS
+    if name.startswith("AlignDRAW"):
+        return SCENES
     return VOXELS if name == "ShapeNets3D" else SHAPE
 
 
@@ -285,6 +298,9 @@ def epochs(model: LitGenModule) -> int:
 def data(shape: Shape = SHAPE) -> ImageDataModule:
     if shape == VIEWS:
         return SyntheticChairs(10, grid=12, azimuths=5, held_out_every=2, image_size=shape[1], batch_size=10)
+def data(shape: Shape = SHAPE) -> Synthetic | CaptionedDigits:
+    if shape == SCENES:
+        return CaptionedDigits(num_train=60, num_val=20, num_test=20, batch_size=10, image_size=SCENES[1])
     return Synthetic(image_shape=shape, num_classes=3, num_train=60, num_val=20, num_test=20, batch_size=10)
 
 
@@ -338,7 +354,7 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
     if isinstance(model, Decodes):
         z = model.prior.sample(torch.Size([3]))
         assert z.shape == (3, *model.latent_shape)
-        check_images(model.decode_images(z, None if condition is None else condition[:3]), 3, shape)
+        check_images(model.decode_images(z, first(condition, 3)), 3, shape)
     if isinstance(model, Reconstructs):
         check_images(model.reconstruct(images, condition), len(images), shape)
     if isinstance(model, Encodes) and isinstance(model, Decodes):
@@ -371,6 +387,7 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
 
 
 def prepared(shape: Shape) -> ImageDataModule:
+def prepared(shape: Shape) -> Synthetic | CaptionedDigits:
     module = data(shape)
     module.prepare_data()
     module.setup("test")

@@ -9,6 +9,7 @@ from lit_gen.models.adversarial_losses import (
     NonSaturating,
     Wasserstein,
 )
+from lit_gen.models.align_draw import AlignDRAW
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.chairs import ChairGenerator
 from lit_gen.models.checkpoint import load_model
@@ -69,6 +70,7 @@ __all__ = [
     "VAE",
     "AdversarialLoss",
     "AdversarialModel",
+    "AlignDRAW",
     "AncestralSampler",
     "BinomialKernel",
     "ChairGenerator",

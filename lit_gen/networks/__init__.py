@@ -46,6 +46,16 @@ from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, b
 from lit_gen.networks.pretrained import PretrainedEncoder, TorchvisionEncoder
 from lit_gen.networks.priors import FlowPrior, MixtureOfGaussians, Prior, PriorFactory, StandardNormal, VampPrior
 from lit_gen.networks.recurrent import CellFactory, ConvLSTMCell, LSTMCell, LSTMState, RecurrentCell
+from lit_gen.networks.sentence import (
+    BidirectionalLSTM,
+    FixedSentence,
+    Sentence,
+    SentenceEncoder,
+    SentenceEncoderFactory,
+    SentenceReader,
+    SentenceReaderFactory,
+    SoftAlignment,
+)
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.timed import BumpMLP, TimedNetwork, TimedNetworkFactory
 from lit_gen.networks.unet import UNet
@@ -60,6 +70,7 @@ __all__ = [
     "AutoregressiveTransform",
     "BernoulliLikelihood",
     "BernoulliVisible",
+    "BidirectionalLSTM",
     "BoltzmannLayer",
     "BumpMLP",
     "CategoricalVisible",
@@ -75,6 +86,7 @@ __all__ = [
     "DeepBoltzmannMachine",
     "DiscretizedLogisticLikelihood",
     "FilterBank",
+    "FixedSentence",
     "Flow",
     "FlowFactory",
     "FlowPrior",
@@ -107,7 +119,13 @@ __all__ = [
     "ReaderFactory",
     "Recorded",
     "RecurrentCell",
+    "Sentence",
+    "SentenceEncoder",
+    "SentenceEncoderFactory",
+    "SentenceReader",
+    "SentenceReaderFactory",
     "Shape",
+    "SoftAlignment",
     "StandardNormal",
     "State",
     "Stroke",
