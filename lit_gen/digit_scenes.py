@@ -12,6 +12,8 @@ CANVAS = 60
 """Height and width of the canvas, in pixels."""
 DIGIT = 28
 """Height and width of the square that a digit lies in, in pixels."""
+INK = 24
+"""Side, in pixels, to which the embedded digits are enlarged: they fill their 8x8, where MNIST's have a margin."""
 ANY_DIGIT = 10
 """Stands for "no digit" among the held-out ones."""
 
@@ -56,8 +58,40 @@ TEMPLATES = (
     Template("the digit {} is at the top right of the image .", ("top right",)),
     Template("the digit {} is at the bottom left of the image .", ("bottom left",)),
 )
+DIGITS = tuple("0123456789")
 SLOTS = tuple((number, slot) for number, template in enumerate(TEMPLATES) for slot in range(len(template.places)))
 """Template and position within it of each of the twelve held-out digits."""
+
+
+class NamedDigit(NamedTuple):
+    """A digit and where it stands."""
+
+    digit: int
+    place: str
+    """One of :data:`PLACES`."""
+
+
+def named_digits(caption: str) -> tuple[NamedDigit, ...]:
+    """The digits that a sentence names, and where it puts each.
+
+    >>> named_digits("the digit 3 is at the top of the digit 7 .")
+    (NamedDigit(digit=3, place='top'), NamedDigit(digit=7, place='bottom'))
+
+    Raises:
+        ValueError: it is none of :data:`TEMPLATES`.
+    """
+    words = caption.split()
+    for template in TEMPLATES:
+        pattern = template.sentence.split()
+        if len(words) == len(pattern) and all(
+            wanted == word or (wanted == "{}" and word in DIGITS) for wanted, word in zip(pattern, words, strict=True)
+        ):
+            digits = [int(word) for word in words if word in DIGITS]
+            return tuple(NamedDigit(*pair) for pair in zip(digits, template.places, strict=True))
+    raise ValueError(
+        f"{caption!r} is no sentence about digits on a canvas, such as {TEMPLATES[0].sentence.format(3, 7)!r} (see"
+        " CaptionedDigits)"
+    )
 
 
 def is_held_out(template: int, digits: Sequence[int], held_out: Sequence[int]) -> bool:

@@ -21,6 +21,7 @@ ALLOWED = {
     "data": {"captions", "digit_scenes", "rendering", "views"},
     "metrics": set(),
     "callbacks": {"objectives", "inference", "models", "metrics", "rendering", "views"},
+    "callbacks": {"objectives", "inference", "models", "metrics", "digit_scenes"},
 }
 BASE_ONLY = ("lit_gen.models.base", "lit_gen.models.checkpoint", "lit_gen.models.capabilities")
 

@@ -1,6 +1,8 @@
 """Callbacks that watch a model through its contract: they know ``lit_gen.models.base`` and no concrete model."""
 
 from lit_gen.callbacks.alignment import Alignment, alignment_picture, captioned_grid
+from lit_gen.callbacks.caption_accuracy import CaptionAccuracy
+from lit_gen.callbacks.caption_retrieval import CaptionRetrieval
 from lit_gen.callbacks.checkpoint_io import AtomicCheckpointIO
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.compile import Compile
@@ -36,6 +38,8 @@ __all__ = [
     "Annealing",
     "AtomicCheckpointIO",
     "BestAndLast",
+    "CaptionAccuracy",
+    "CaptionRetrieval",
     "ClassMorph",
     "Compile",
     "Completion",

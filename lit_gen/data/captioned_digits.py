@@ -14,10 +14,8 @@ from lit_gen.data.digits import Digits
 from lit_gen.data.loader import BatchLoader, InMemory, ResidentImages, Split, TargetSource, derived_seed
 from lit_gen.data.mnist import MNIST
 from lit_gen.data.pixels import to_shape
-from lit_gen.digit_scenes import ANY_DIGIT, CANVAS, DIGIT, PLACES, SLOTS, TEMPLATES, all_captions
+from lit_gen.digit_scenes import ANY_DIGIT, CANVAS, DIGIT, INK, PLACES, SLOTS, TEMPLATES, all_captions
 
-INK = 24
-"""Side, in pixels, to which the embedded digits are enlarged: they fill their 8x8, where MNIST's have a margin."""
 Compositions = Literal["seen", "held_out"]
 
 
