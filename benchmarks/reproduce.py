@@ -77,13 +77,16 @@ def settings(config: Path) -> dict[str, Any]:
     return {"model": content["model"], "data": content["data"], "trainer": trainer}
 
 
-def trained_extractor(config: str, runs: Path, quick: bool = False) -> tuple[Path, dict[str, Any]]:
-    """A classifier whose features measure samples, trained once for all rows: its run folder, and what it is.
+def trained_extractor(
+    config: str, runs: Path, quick: bool = False, root: str | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """A classifier that measures samples, trained once for all rows: its run folder, and what it is.
 
     Args:
-        config: of the classifier, on embedded data.
+        config: of the classifier.
         runs: folder of the runs of all rows.
         quick: only a few batches.
+        root: folder of its data; None for embedded data.
     """
     from lit_gen.cli import LitGenCLI
 
@@ -93,6 +96,7 @@ def trained_extractor(config: str, runs: Path, quick: bool = False) -> tuple[Pat
         # What an interruption left behind is not the classifier that other rows were measured with.
         shutil.rmtree(folder, ignore_errors=True)
         options = ["-c", config, f"--trainer.default_root_dir={folder}", *(QUICK if quick else [])]
+        options += [] if root is None else [f"--data.root={root}"]
         LitGenCLI(["fit", *options])
         test: Any = LitGenCLI(["test", *options, "--ckpt_path", "best"])
         accuracy = float(test.trainer.callback_metrics["test/accuracy"])
@@ -126,6 +130,10 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     if "features" in row:
         classifier, extractor = trained_extractor(row["features"], runs, quick)
         options += ["--trainer.callbacks+=GenerationMetrics", f"--trainer.callbacks.features={classifier}"]
+    if "scenes" in row:
+        classifier, extractor = trained_extractor(row["scenes"], runs, quick, root if row["needs_root"] else None)
+        options += ["--trainer.callbacks+=CaptionAccuracy", f"--trainer.callbacks.classifier={classifier}"]
+        options += ["--trainer.callbacks+=CaptionRetrieval"]
     # A row may have been trained in several parts, by several versions of the code: the receipt names them all.
     parts = json.loads((folder / "parts.json").read_text()) if (folder / "parts.json").is_file() else []
     conditions = provenance()
@@ -144,7 +152,7 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     test: Any = LitGenCLI(["test", *options, "--ckpt_path", "best"])
     test_seconds = time.perf_counter() - start
     best = read_checkpoint(test.checkpoint_path)
-    if extractor is not None:
+    if extractor is not None and "features" in row:
         scores = json.loads((run_folder(test.trainer) / "receipts" / "test.json").read_text(encoding="utf-8"))
         extractor |= {"scores": scores["scores"]}
     metrics = {name: float(value) for name, value in sorted(test.trainer.callback_metrics.items())}

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
 import lit_gen.models
-from lit_gen.data import ImageDataModule, Synthetic, SyntheticChairs
 from lit_gen.callbacks.evaluation import first
-from lit_gen.data import CaptionedDigits, Synthetic
+from lit_gen.data import CaptionedDigits, ImageDataModule, Synthetic, SyntheticChairs
 from lit_gen.models import (
     DBM,
     DBN,
@@ -298,7 +297,6 @@ def epochs(model: LitGenModule) -> int:
 def data(shape: Shape = SHAPE) -> ImageDataModule:
     if shape == VIEWS:
         return SyntheticChairs(10, grid=12, azimuths=5, held_out_every=2, image_size=shape[1], batch_size=10)
-def data(shape: Shape = SHAPE) -> Synthetic | CaptionedDigits:
     if shape == SCENES:
         return CaptionedDigits(num_train=60, num_val=20, num_test=20, batch_size=10, image_size=SCENES[1])
     return Synthetic(image_shape=shape, num_classes=3, num_train=60, num_val=20, num_test=20, batch_size=10)
@@ -387,7 +385,6 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
 
 
 def prepared(shape: Shape) -> ImageDataModule:
-def prepared(shape: Shape) -> Synthetic | CaptionedDigits:
     module = data(shape)
     module.prepare_data()
     module.setup("test")

@@ -20,8 +20,7 @@ ALLOWED = {
     "models": {"distributions", "networks", "objectives", "inference", "captions", "views"},
     "data": {"captions", "digit_scenes", "rendering", "views"},
     "metrics": set(),
-    "callbacks": {"objectives", "inference", "models", "metrics", "rendering", "views"},
-    "callbacks": {"objectives", "inference", "models", "metrics", "digit_scenes"},
+    "callbacks": {"objectives", "inference", "models", "metrics", "digit_scenes", "rendering", "views"},
 }
 BASE_ONLY = ("lit_gen.models.base", "lit_gen.models.checkpoint", "lit_gen.models.capabilities")
 
