@@ -41,6 +41,13 @@ class Piece(NamedTuple):
     """Part of the batch that they are."""
 
 
+class Turns(NamedTuple):
+    """Who is updated on a batch."""
+
+    discriminator: bool
+    generator: bool
+
+
 Turn = Callable[[Piece], tuple[Tensor, dict[str, Tensor]]]
 """Loss ``(b,)`` of a piece for one player, and what to log: tensors ``(b,)`` by name."""
 
@@ -49,8 +56,9 @@ class AdversarialModel(GenerativeModel):
     """A generator against a discriminator, each with an optimizer of its own.
 
     A subclass gives :meth:`players`, :meth:`fakes`, :meth:`discriminator_loss` and :meth:`generator_loss`. A variant
-    overrides either loss, :meth:`penalty`, :meth:`generator_turn` (the step ratio), :meth:`after_step`, or with more
-    than two players :meth:`play`, which is made of calls of :meth:`update`.
+    overrides either loss, :meth:`penalty`, :meth:`generator_turn` (the step ratio), :meth:`turns` (who is updated,
+    given the batch), :meth:`after_step`, or with more than two players :meth:`play`, which is made of calls of
+    :meth:`duel`, one for each pair of players, or of :meth:`update`, and :meth:`judge` beside it.
 
     One step is one batch, whatever the number of players and of their updates. The discriminator is updated on every
     batch, the generator after every ``discriminator_steps``-th. Generated images are computed once for both where both
@@ -129,18 +137,24 @@ class AdversarialModel(GenerativeModel):
         """Whether the generator is updated on this batch."""
         return (self.trainer.global_step + 1) % self.discriminator_steps == 0
 
+    def turns(self, pieces: Sequence[Piece], generator_turn: bool) -> Turns:
+        """Who is updated, given a batch with its generated images; all processes must agree.
+
+        Args:
+            pieces: of the batch.
+            generator_turn: whether it would be the generator's turn.
+        """
+        return Turns(discriminator=True, generator=generator_turn)
+
     def play(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         """The updates that belong to one batch; returns what to log of them."""
-        generator_turn = self.generator_turn()
-        parts = min(self.micro_batches, len(images))
-        pieces = self._pieces(images, condition, parts, keep_graph=generator_turn and parts == 1)
-        values = self.update("discriminator", self._discriminator_turn, pieces)
-        if generator_turn:
-            for step in range(self.generator_steps):
-                if step > 0 or parts > 1:
-                    pieces = [piece._replace(fakes=None) for piece in pieces]
-                values |= self.update("generator", self._generator_turn, pieces)
-        return values
+        return self.duel(images, condition, self.generator_turn())
+
+    def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
+        """Losses and logits of other images, to log in evaluation."""
+        fakes = self.fakes(images, condition)
+        values = self._named(self.discriminator_loss(images, fakes, condition))
+        return values | {"generator_loss": self.generator_loss(fakes, condition)}
 
     # ---- one batch
 
@@ -162,6 +176,40 @@ class AdversarialModel(GenerativeModel):
             for name in self._latest.keys() - values.keys():
                 self.log(f"train/{name}", self._latest[name], prog_bar=name == "generator_loss")
         self._latest |= {name: value.float().mean() for name, value in values.items()}
+
+    def duel(
+        self,
+        images: Tensor,
+        condition: Any,
+        generator_turn: bool,
+        discriminator: str = "discriminator",
+        generator: str = "generator",
+    ) -> dict[str, Tensor]:
+        """The updates of one discriminator and its generator on a batch.
+
+        Args:
+            images: what the discriminator shall call real, ``(B, C, H, W)``.
+            condition: of these, as the losses and :meth:`fakes` take it.
+            generator_turn: what :meth:`generator_turn` said before the first update on the batch.
+            discriminator: name in :meth:`players`.
+            generator: name in :meth:`players`.
+
+        Returns:
+            What to log.
+        """
+        parts = min(self.micro_batches, len(images))
+        has_graph = generator_turn and parts == 1
+        pieces = self._pieces(images, condition, parts, has_graph)
+        turns = self.turns(pieces, generator_turn)
+        values: dict[str, Tensor] = {}
+        if turns.discriminator:
+            values |= self.update(discriminator, self._discriminator_turn, pieces)
+        if turns.generator:
+            for step in range(self.generator_steps):
+                if step > 0 or not has_graph:
+                    pieces = [piece._replace(fakes=None) for piece in pieces]
+                values |= self.update(generator, self._generator_turn, pieces)
+        return values
 
     def _pieces(self, images: Tensor, condition: Any, parts: int, keep_graph: bool) -> list[Piece]:
         pieces, start = [], 0
@@ -265,10 +313,7 @@ class AdversarialModel(GenerativeModel):
         How good the samples are they do not say.
         """
         images, condition = self.unpack(batch)
-        fakes = self.fakes(images, condition)
-        values = self._named(self.discriminator_loss(images, fakes, condition))
-        values["generator_loss"] = self.generator_loss(fakes, condition)
-        self.log_evaluation(stage, values, len(images))
+        self.log_evaluation(stage, self.judge(images, condition), len(images))
 
 
 def check_clip(name: str, value: float | None) -> float | None:
