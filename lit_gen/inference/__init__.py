@@ -31,15 +31,18 @@ from lit_gen.inference.hmc import (
 )
 from lit_gen.inference.importance import importance_bound
 from lit_gen.inference.next_view import view_information
-from lit_gen.inference.parzen import ParzenEstimate, parzen_log_likelihood
+from lit_gen.inference.parzen import GRID, ParzenEstimate, parzen_log_likelihood
 from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochastic_pseudo_log_likelihood
+from lit_gen.inference.pyramid_parzen import Downsampling, Windows, conditional_parzen
 
 __all__ = [
     "ACTIVE_VARIANCE",
+    "GRID",
     "AnnealedPath",
     "DecoderDensity",
     "DecoderPath",
     "DepthObservation",
+    "Downsampling",
     "DualAveraging",
     "HMCSamples",
     "LikelihoodEstimate",
@@ -50,11 +53,13 @@ __all__ = [
     "Progress",
     "StepSizeAdaptation",
     "Transition",
+    "Windows",
     "activity",
     "ais",
     "ais_log_weights",
     "binary_states",
     "chain",
+    "conditional_parzen",
     "decoder_log_likelihood",
     "enumerated_log_partition",
     "evaluate",

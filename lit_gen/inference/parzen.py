@@ -94,8 +94,16 @@ def _log_densities(points: Tensor, centres: Tensor, sigmas: Sequence[float]) -> 
     """``(len(sigmas), N)`` nats."""
     # |x - y|^2 = |x|^2 - 2xy + |y|^2, by one matrix product; in float64 the difference keeps a dozen digits.
     squares = torch.addmm(centres.square().sum(1), points, centres.T, alpha=-2) + points.square().sum(1, keepdim=True)
-    squares = squares.clamp_(min=0)
-    count, dimension = centres.shape
+    return log_kernels(squares.clamp_(min=0), sigmas, centres.shape[1])
+
+
+def log_kernels(squares: Tensor, sigmas: Sequence[float], dimension: int) -> Tensor:
+    """log of the mean of normal kernels of every width, from the squared distances ``(N, M)`` of their centres.
+
+    Returns:
+        ``(len(sigmas), N)`` nats.
+    """
+    count = squares.shape[1]
     return torch.stack(
         [
             torch.logsumexp(squares * (-0.5 / sigma**2), 1)
