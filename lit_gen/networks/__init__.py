@@ -32,6 +32,13 @@ from lit_gen.networks.flows import (
     RadialFlow,
     RadialTransform,
 )
+from lit_gen.networks.laplacian import (
+    ClassPlane,
+    CoarseDiscriminator,
+    CoarseGenerator,
+    PlaneDiscriminator,
+    PlaneGenerator,
+)
 from lit_gen.networks.likelihood import (
     BernoulliLikelihood,
     DiscretizedLogisticLikelihood,
@@ -75,6 +82,9 @@ __all__ = [
     "BumpMLP",
     "CategoricalVisible",
     "CellFactory",
+    "ClassPlane",
+    "CoarseDiscriminator",
+    "CoarseGenerator",
     "ConvBoltzmannLayer",
     "ConvDecoder",
     "ConvEncoder",
@@ -110,6 +120,8 @@ __all__ = [
     "NetworkFactory",
     "PlanarFlow",
     "PlanarTransform",
+    "PlaneDiscriminator",
+    "PlaneGenerator",
     "PretrainedEncoder",
     "Prior",
     "PriorFactory",
