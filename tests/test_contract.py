@@ -26,7 +26,9 @@ from lit_gen.models import (
     GAN,
     HMCVAE,
     IWAE,
+    LAPGAN,
     PIWAE,
+    R1,
     RBM,
     VAE,
     AdversarialModel,
@@ -38,6 +40,7 @@ from lit_gen.models import (
     ClassDDPM,
     Classifier,
     ClassifierEncoder,
+    ClassLAPGAN,
     ClassRBM,
     ConditionalVAE,
     ConvDRAW,
@@ -97,6 +100,8 @@ from lit_gen.networks import (
     MaxoutMLP,
     MixtureOfGaussians,
     PlanarFlow,
+    PlaneDiscriminator,
+    PlaneGenerator,
     Shape,
     UNet,
     UniformMLP,
@@ -149,6 +154,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ClassDCGAN": lambda: ClassDCGAN(SHAPE, 3, 4, "uniform", dcgan_generator, layered, LeastSquares, GradientPenalty),
     "GAN": lambda: GAN(SHAPE, 4, generator=uniform, discriminator=maxout),
     "GAN-critic": lambda: critic(),
+    "LAPGAN": lambda: LAPGAN(SHAPE, [4, 6, 8], 4, small, small, plane, planar_critic, regularizer=R1, ema_decay=0.9),
+    "ClassLAPGAN": lambda: ClassLAPGAN(SHAPE, 3, [4, 8], 4, small, small, plane, planar_critic, micro_batches=2),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
     "RBM-categorical": lambda: RBM(SHAPE, 8, CategoricalVisible, sample_steps=5),
     "ClassRBM": lambda: ClassRBM(SHAPE, 3, 8, negative_phase=persistent, sample_steps=5),
@@ -193,6 +200,14 @@ def spectral(input_shape: Shape, output_shape: Shape) -> DCGANDiscriminator:
 
 def layered(input_shape: Shape, output_shape: Shape) -> DCGANDiscriminator:
     return DCGANDiscriminator(input_shape, output_shape, width=4, norm="layer")
+
+
+def plane(input_shape: Shape, output_shape: Shape) -> PlaneGenerator:
+    return PlaneGenerator(input_shape, output_shape, channels=[4], kernel_sizes=[3, 3])
+
+
+def planar_critic(input_shape: Shape, output_shape: Shape) -> PlaneDiscriminator:
+    return PlaneDiscriminator(input_shape, output_shape, channels=4)
 
 
 def critic() -> GAN:

@@ -10,10 +10,12 @@ from lit_gen.models.adversarial_losses import (
     Wasserstein,
 )
 from lit_gen.models.align_draw import AlignDRAW
+from lit_gen.models.balance import BalancingRule, ErrorBalance
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.chairs import ChairGenerator
 from lit_gen.models.checkpoint import load_model
 from lit_gen.models.class_ddpm import ClassDDPM
+from lit_gen.models.class_lapgan import ClassLAPGAN
 from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
 from lit_gen.models.classifier_encoder import ClassifierEncoder
@@ -35,6 +37,7 @@ from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, Gradie
 from lit_gen.models.hmc_vae import HMCVAE
 from lit_gen.models.iwae import IWAE
 from lit_gen.models.ladder_vae import LadderVAE
+from lit_gen.models.lapgan import LAPGAN
 from lit_gen.models.negative_phase import (
     ContrastiveDivergence,
     FastPersistentContrastiveDivergence,
@@ -63,6 +66,7 @@ __all__ = [
     "GAN",
     "HMCVAE",
     "IWAE",
+    "LAPGAN",
     "MIWAE",
     "PIWAE",
     "R1",
@@ -72,10 +76,12 @@ __all__ = [
     "AdversarialModel",
     "AlignDRAW",
     "AncestralSampler",
+    "BalancingRule",
     "BinomialKernel",
     "ChairGenerator",
     "ClassDCGAN",
     "ClassDDPM",
+    "ClassLAPGAN",
     "ClassRBM",
     "Classifier",
     "ClassifierEncoder",
@@ -89,6 +95,7 @@ __all__ = [
     "DiffusionKernel",
     "DiffusionSampler",
     "EnergyModel",
+    "ErrorBalance",
     "FastPersistentContrastiveDivergence",
     "FlowVAE",
     "FusedAdam",

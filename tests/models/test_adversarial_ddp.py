@@ -1,4 +1,4 @@
-"""Two optimizers in two processes: the strategy that the command line chooses, and the weights of one process."""
+"""Several optimizers in two processes: the strategy that the command line chooses, and the weights of one process."""
 
 from pathlib import Path
 
@@ -8,31 +8,48 @@ import torch
 from lit_gen.cli import main
 from tests.models.test_rbm_ddp import run
 
-WORDS = """fit --model tests.models.deterministic_gan.Written --model.latent_dim 4
+GAN = """fit --model tests.models.deterministic_gan.Written --model.latent_dim 4
 --model.generator MLP --model.generator.hidden_dims [16]
 --model.discriminator MLP --model.discriminator.hidden_dims [16]
 --model.regularizer R1 --model.discriminator_steps 2 --model.micro_batches 2 --model.ema_decay 0.5
 --model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 1.0
 --model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.2
---data Synthetic --data.image_shape [1,8,8] --data.num_train 80 --data.num_val 10 --data.num_test 20
+"""
+PYRAMID = """fit --model tests.models.deterministic_lapgan.Written --model.latent_dim 4 --model.sizes [4,8]
+--model.base_generator MLP --model.base_generator.hidden_dims [16]
+--model.base_discriminator MLP --model.base_discriminator.hidden_dims [16]
+--model.generator.channels [4,4] --model.discriminator.channels 4 --model.discriminator.dropout 0
+--model.balance ErrorBalance --model.balance.margin 0.01 --model.ema_decay 0.5
+--model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 0.5
+--model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.2
+"""
+DATA = """--data Synthetic --data.image_shape [1,8,8] --data.num_train 80 --data.num_val 10 --data.num_test 20
 --data.batch_size 10 --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false
 --trainer.enable_model_summary false"""
 
 
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        (GAN, ["generator", "discriminator", "average.network"]),
+        (PYRAMID, ["generators.0", "discriminators.0", "generators.1", "discriminators.1", "averages.0.network"]),
+    ],
+)
 def test_two_processes_take_the_steps_of_one_with_both_their_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(f"{WORDS} --trainer.devices 2", tmp_path)
+    words = f"{model} {DATA}"
+    run(f"{words} --trainer.devices 2", tmp_path)
     (tmp_path / "one").mkdir()
     monkeypatch.chdir(tmp_path / "one")
     # Weights start from the same seed, and two batches of 10 hold the images of one of 20.
-    assert main([*WORDS.split(), "--data.batch_size", "20", "--trainer.devices", "1"]) == 0
+    assert main([*words.split(), "--data.batch_size", "20", "--trainer.devices", "1"]) == 0
     first, second = (torch.load(tmp_path / f"process{rank}.pt", weights_only=True) for rank in (0, 1))
     one = torch.load(tmp_path / "one" / "process0.pt", weights_only=True)
     for name, value in one["end"].items():
         assert torch.equal(first["end"][name], second["end"][name]), f"{name} differs between processes"
         torch.testing.assert_close(first["end"][name], value, rtol=0, atol=1e-6)
-    for part in ("generator", "discriminator", "average.network"):
+    for part in parts:
         name = f"{part}.layers.0.weight"
         moved = (one["end"][name] - one["start"][name]).abs().mean().item()
         assert moved > 1e-4, f"{name} hardly moved, which would prove little"
