@@ -20,7 +20,7 @@ told what the encoder says of the image, not the image.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -101,6 +101,7 @@ class HMCVAE(VAE):
         kl_weight: weight of the KL term in the loss.
         kl_warmup_steps: training steps over which the weight rises linearly from 0.
         latent_prior: p(z), as in :class:`VAE`.
+        warmup_epochs: epochs in which the leapfrogs stand still and a VAE is trained, a tenth of the time each.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -122,6 +123,7 @@ class HMCVAE(VAE):
         kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
         latent_prior: PriorFactory = StandardNormal,
+        warmup_epochs: int = 0,
         optimizer: OptimizerCallable = FusedAdam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -143,7 +145,10 @@ class HMCVAE(VAE):
             raise ValueError(f"step_size must be positive, got {step_size}")
         if not 0 < inverse_temperature <= 1:
             raise ValueError(f"inverse_temperature must lie in (0, 1], got {inverse_temperature}")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must not be negative, got {warmup_epochs}")
         self.num_leapfrogs = num_leapfrogs
+        self.warmup_epochs = warmup_epochs
         self.tempering = tempering
         # Positive by their logarithms. A mass for each latent is a step size for each, but for a common factor.
         self.log_step_sizes = nn.Parameter(torch.full((num_leapfrogs,), math.log(step_size)))
@@ -238,7 +243,16 @@ class HMCVAE(VAE):
 
     # ---- the bound
 
+    @property
+    def warming_up(self) -> bool:
+        """Whether this training is in its first ``warmup_epochs``."""
+        return self.training and self._trainer is not None and self.current_epoch < self.warmup_epochs
+
     def objective(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
+        if self.warming_up:
+            terms = super().objective(images, condition)
+            # Several devices wait for a gradient of every parameter.
+            return terms._replace(loss=terms.loss + 0.0 * sum(part.sum() for part in self._dynamics()))
         drawn = self.infer(images, self.encode(images, condition), 1, condition)
         kl = (drawn.log_posterior - drawn.log_prior)[0]
         return variational_bound(drawn.reconstruction[0], kl, self.kl_weight_now())
@@ -269,6 +283,14 @@ class HMCVAE(VAE):
 
         end, _ = self.follow(at(mean), torch.zeros_like(mean), at)
         return self.decode_images(end.position, condition).float()
+
+    def _dynamics(self) -> Iterator[Tensor]:
+        """Parameters that the leapfrogs have beside those of the VAE."""
+        yield from (self.log_step_sizes, self.log_mass)
+        if isinstance(self.cooling, nn.Parameter):
+            yield self.cooling
+        if self.reverse is not None:
+            yield from self.reverse.parameters()
 
     def compiled_parts(self) -> list[nn.Module]:
         # A compiled network has no second derivatives.

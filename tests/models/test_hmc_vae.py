@@ -1,6 +1,7 @@
 """The VAE with leapfrogs against the VAE, a linear-Gaussian model whose log p(x) is known, and autograd."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from lit_gen.inference.hmc import Point, evaluate
 from lit_gen.models import HMCVAE, VAE
 from lit_gen.models.hmc_vae import Tempering, quadratic_cooling
 from lit_gen.networks import MLP, Shape
+from tests.callbacks.tiny import data, trainer
 from tests.linear_gaussian import LOG_P, OFFSET, VARIANCE, WEIGHTS, X
 
 SHAPE: Shape = (1, 2, 3)
@@ -209,11 +211,32 @@ def test_compilation_leaves_the_decoder_alone() -> None:
     assert made.compiled_parts() == [made.encoder, made.reverse]
 
 
+def test_the_first_epochs_are_those_of_a_vae(tmp_path: Path) -> None:
+    moved, without_gradient = [], []
+
+    class Watched(HMCVAE):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            without_gradient.append([name for name, value in self.named_parameters() if value.grad is None])
+
+        def on_train_epoch_end(self) -> None:
+            moved.append([name for name, value in self.named_parameters() if not torch.equal(value, before[name])])
+
+    watched = Watched((1, 8, 8), 3, 2, encoder=small, decoder=small, reverse=small, warmup_epochs=2)
+    before = {name: value.detach().clone() for name, value in watched.named_parameters()}
+    fit = trainer(tmp_path, max_epochs=3, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0)
+    fit.fit(watched, data())
+    networks = [name for name in before if name.startswith(("encoder", "decoder"))]
+    assert moved[:2] == [networks, networks]
+    assert set(moved[2]) == set(before)
+    assert without_gradient == [[], [], []]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"num_leapfrogs": -1}, "num_leapfrogs must not be negative, got -1"),
         ({"step_size": 0.0}, "step_size must be positive, got 0"),
+        ({"warmup_epochs": -1}, "warmup_epochs must not be negative, got -1"),
         ({"inverse_temperature": 1.5}, r"inverse_temperature must lie in \(0, 1\], got 1.5"),
     ],
 )
