@@ -57,6 +57,13 @@ class ImportanceSampling(LikelihoodEstimator):
 
     def measure(self, model: Any, work: Work, max_rows: int, progress: Progress) -> Tensor:
         chunk = max(1, max_rows // len(work.images))
+        kept, model.max_rows = model.max_rows, max_rows
+        try:
+            return self._bound(model, work, chunk, progress)
+        finally:
+            model.max_rows = kept
+
+    def _bound(self, model: Any, work: Work, chunk: int, progress: Progress) -> Tensor:
         total = torch.full((len(work.images),), -torch.inf, dtype=torch.float64)
         for start in progress(range(0, self.num_samples, chunk)):
             size = min(chunk, self.num_samples - start)

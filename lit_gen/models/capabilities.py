@@ -140,6 +140,8 @@ class HasLowerBound(ABC):
     bound_samples: int | None = 200
     """Samples of each image by which ``lit-gen test`` measures the bound unless it is told otherwise; None: not at all,
     for a model whose own test gives the bound and to which many samples would cost hours."""
+    max_rows: int = 1000
+    """Largest number of images that a bound decodes at a time; it bounds the memory."""
 
     @abstractmethod
     def lower_bound(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> Tensor:

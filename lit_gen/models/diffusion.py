@@ -13,9 +13,6 @@ from lit_gen.models.base import Conditional, Frame, HasLowerBound, HasTrajectory
 from lit_gen.models.diffusion_samplers import Correction
 from lit_gen.objectives import LikelihoodTerms, bernoulli_kl, stratified_steps
 
-MAX_ROWS = 500
-"""Noisy images that go through the network at a time when a bound is summed over the steps; the memory bound."""
-
 
 def uncorrected(x: Tensor, step: int) -> Tensor:
     """The state as it was drawn."""
@@ -45,6 +42,7 @@ class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
     """
 
     bound_samples = None
+    max_rows = 500
 
     @property
     @abstractmethod
@@ -123,7 +121,7 @@ class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
         """The bound with all its steps, one x_t for each."""
         data = self.to_state(images)
         reconstruction, kl = self._outer_terms(data, condition)
-        for times in torch.arange(2, self.steps + 1, device=data.device).split(max(1, MAX_ROWS // len(data))):
+        for times in torch.arange(2, self.steps + 1, device=data.device).split(max(1, self.max_rows // len(data))):
             rows = data.expand(len(times), *data.shape).flatten(0, 1)
             steps = times.repeat_interleave(len(data))
             step_kl = self.step_kl(rows, steps, repeat_condition(condition, len(times)))
@@ -147,7 +145,7 @@ class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
             weights = self._trajectory_log_weights(rows, repeat_condition(condition, samples))
             return weights.unflatten(0, (samples, len(data)))
 
-        return importance_bound(log_weights, num_samples, len(images), MAX_ROWS)
+        return importance_bound(log_weights, num_samples, len(images), self.max_rows)
 
     def _trajectory_log_weights(self, data: Tensor, condition: Any) -> Tensor:
         """log p(x_0 .. x_T) - log q(x_1 .. x_T given x_0) of a trajectory drawn from q for each row."""

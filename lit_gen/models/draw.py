@@ -227,7 +227,7 @@ class DRAW(LikelihoodModel, Decodes, Reconstructs, HasLowerBound, HasTrajectory,
             log_ratio = drawing.prior.log_prob(drawing.latents) - drawing.posterior.log_prob(drawing.latents)
             return (reconstruction + log_ratio.sum(0)).unflatten(0, (samples, len(images)))
 
-        return importance_bound(log_weights, num_samples, len(images))
+        return importance_bound(log_weights, num_samples, len(images), self.max_rows)
 
     # ---- images
 

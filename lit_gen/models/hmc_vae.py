@@ -265,7 +265,7 @@ class HMCVAE(VAE):
         def log_weights(samples: int) -> Tensor:
             return self.infer(images, posterior, samples, condition).log_weights
 
-        return importance_bound(log_weights, num_samples, len(images))
+        return importance_bound(log_weights, num_samples, len(images), self.max_rows)
 
     @torch.no_grad()
     def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:

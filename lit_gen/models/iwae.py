@@ -225,7 +225,7 @@ class IWAE(LayeredVAE):
         def log_weights(samples: int) -> Tensor:
             return self.infer(images, first, samples, condition).log_weights
 
-        return importance_bound(log_weights, num_samples, len(images))
+        return importance_bound(log_weights, num_samples, len(images), self.max_rows)
 
     @contextmanager
     def _frozen_encoder(self) -> Iterator[None]:

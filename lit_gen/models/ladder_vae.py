@@ -253,7 +253,7 @@ class LadderVAE(LayeredVAE):
             descent = self.descend(images, samples, condition)
             return descent.reconstruction + descent.log_ratio
 
-        return importance_bound(log_weights, num_samples, len(images))
+        return importance_bound(log_weights, num_samples, len(images), self.max_rows)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:

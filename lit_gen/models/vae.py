@@ -141,7 +141,7 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
             reconstruction = likelihood.log_prob(repeated).unflatten(0, z.shape[:2])
             return reconstruction + prior.log_prob(z) - posterior.log_prob(z)
 
-        return importance_bound(log_weights, num_samples, len(images))
+        return importance_bound(log_weights, num_samples, len(images), self.max_rows)
 
     def on_train_start(self) -> None:
         self.latent_prior.start(lambda count: training_images(self, count))

@@ -181,7 +181,7 @@ def test_more_images_go_on_from_fewer(tmp_path: Path) -> None:
     assert receipts(tmp_path)["log_likelihood_ais"].num_real == 12
 
 
-@pytest.mark.parametrize("max_rows", [8, 100])
+@pytest.mark.parametrize("max_rows", [8, 100, 2500])
 def test_memory_bound_changes_nothing_but_the_parts(max_rows: int, tmp_path: Path) -> None:
     rows: list[int] = []
 
