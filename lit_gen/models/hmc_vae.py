@@ -27,6 +27,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
+from torch.optim import Optimizer
 
 from lit_gen.inference import importance_bound
 from lit_gen.inference.hmc import Point, evaluate, leapfrog
@@ -257,6 +258,13 @@ class HMCVAE(VAE):
         kl = (drawn.log_posterior - drawn.log_prior)[0]
         return variational_bound(drawn.reconstruction[0], kl, self.kl_weight_now())
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        if self.warming_up:
+            # Nothing is learnt of them yet, and without a gradient no weight decay moves them either.
+            for parameter in self._dynamics():
+                parameter.grad = None
+
     @torch.no_grad()
     def lower_bound(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> Tensor:
         """k-sample bound on log p(x) in the space of z and momentum, ``(B,)`` nats, in chunks."""
@@ -284,7 +292,7 @@ class HMCVAE(VAE):
         end, _ = self.follow(at(mean), torch.zeros_like(mean), at)
         return self.decode_images(end.position, condition).float()
 
-    def _dynamics(self) -> Iterator[Tensor]:
+    def _dynamics(self) -> Iterator[nn.Parameter]:
         """Parameters that the leapfrogs have beside those of the VAE."""
         yield from (self.log_step_sizes, self.log_mass)
         if isinstance(self.cooling, nn.Parameter):

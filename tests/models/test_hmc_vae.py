@@ -215,13 +215,16 @@ def test_the_first_epochs_are_those_of_a_vae(tmp_path: Path) -> None:
     moved, without_gradient = [], []
 
     class Watched(HMCVAE):
-        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        def on_after_backward(self) -> None:
             without_gradient.append([name for name, value in self.named_parameters() if value.grad is None])
 
         def on_train_epoch_end(self) -> None:
             moved.append([name for name, value in self.named_parameters() if not torch.equal(value, before[name])])
 
-    watched = Watched((1, 8, 8), 3, 2, encoder=small, decoder=small, reverse=small, warmup_epochs=2)
+    def decaying(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, weight_decay=0.5)
+
+    watched = Watched((1, 8, 8), 3, 2, encoder=small, decoder=small, reverse=small, warmup_epochs=2, optimizer=decaying)
     before = {name: value.detach().clone() for name, value in watched.named_parameters()}
     fit = trainer(tmp_path, max_epochs=3, limit_train_batches=1, limit_val_batches=1, num_sanity_val_steps=0)
     fit.fit(watched, data())
