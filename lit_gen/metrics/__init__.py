@@ -1,6 +1,7 @@
 """Scores of generated images, over pluggable feature extractors; they know no model."""
 
 from lit_gen.metrics.base import FeatureMetric, MeanStd, SmallSampleWarning
+from lit_gen.metrics.birthday import BirthdayResult, birthday_test, duplicate_radius
 from lit_gen.metrics.density_coverage import DensityCoverage, DensityCoverageResult
 from lit_gen.metrics.features import (
     ClassifierFeatures,
@@ -20,6 +21,7 @@ from lit_gen.metrics.receipt import Receipt
 __all__ = [
     "FID",
     "KID",
+    "BirthdayResult",
     "ClassifierFeatures",
     "DensityCoverage",
     "DensityCoverageResult",
@@ -37,5 +39,7 @@ __all__ = [
     "PrecisionRecallResult",
     "Receipt",
     "SmallSampleWarning",
+    "birthday_test",
+    "duplicate_radius",
     "frechet_distance",
 ]
