@@ -14,6 +14,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from lit_gen.callbacks.evaluation import evaluation, first, is_due, positive
+from lit_gen.callbacks.game import Game
+from lit_gen.callbacks.remedies import clipping, either
 from lit_gen.callbacks.symptoms import HiddenUnits, Posteriors, distance_moved, jumped, kl_per_unit, sample_spread
 from lit_gen.models.base import (
     Batch,
@@ -22,6 +24,7 @@ from lit_gen.models.base import (
     Encodes,
     GenerativeModel,
     HasChains,
+    HasDiscriminator,
     HasFreeEnergy,
     HasHiddenUnits,
     LikelihoodModel,
@@ -51,7 +54,11 @@ class Doctor(pl.Callback):
       logging steps only), and no checkpoint is overwritten by weights that are not finite.
     - A loss far above its running median is reported.
     - ``val/active_units`` counts the latent units that carry anything; few or none is posterior collapse.
-    - Samples much more alike than the images are mode collapse.
+    - Samples much more alike than the images are mode collapse. Of an adversarial model more is compared: how much
+      samples vary (``val/sample_spread``, 1 as images do), how many have a duplicate among the others
+      (``val/duplicates``), how many different images there seem to be (the birthday test) and how few of the data's are
+      near any. Its losses say nothing and are not judged; a discriminator that has won, or sleeps, or a critic whose
+      loss has no end are told.
     - Grey pixels under a likelihood of binary ones make the loss no log-likelihood.
     - Of a Boltzmann machine: hidden units that are off, or on, for every image (``val/active_hidden_units`` counts the
       others), exploding weights, persistent chains that do not mix, and a free-energy gap that grows.
@@ -61,17 +68,25 @@ class Doctor(pl.Callback):
     Args:
         num_images: validation images from which active units are counted (on each process).
         num_samples: samples that are compared with each other.
+        num_compared: the same of an adversarial model, and validation images that these are held against.
         patience: validations in a row after which what must last is reported.
         every_n_epochs: look at latents and samples in every n-th epoch, and in the last.
         seed: of the samples.
     """
 
     def __init__(
-        self, num_images: int = 1000, num_samples: int = 16, patience: int = 3, every_n_epochs: int = 1, seed: int = 0
+        self,
+        num_images: int = 1000,
+        num_samples: int = 16,
+        patience: int = 3,
+        every_n_epochs: int = 1,
+        seed: int = 0,
+        num_compared: int = 256,
     ) -> None:
         self.num_images = positive("num_images", num_images)
-        if num_samples < 2:
-            raise ValueError(f"num_samples must be at least 2, to compare them with each other; got {num_samples}")
+        for name, value in (("num_samples", num_samples), ("num_compared", num_compared)):
+            if value < 2:
+                raise ValueError(f"{name} must be at least 2, to compare them with each other; got {value}")
         self.num_samples = num_samples
         self.patience = positive("patience", patience)
         self.every_n_epochs = positive("every_n_epochs", every_n_epochs)
@@ -85,6 +100,7 @@ class Doctor(pl.Callback):
         self._chains: Tensor | None = None
         self._free_energies: list[Tensor] = []
         self._gaps: deque[float] = deque(maxlen=self.patience)
+        self._game = Game(num_compared, seed)
 
     def _tell(self, finding: str, advice: str) -> None:
         if finding not in self._told:
@@ -105,6 +121,8 @@ class Doctor(pl.Callback):
         if not math.isfinite(value):
             self._stop(trainer, pl_module, value)
             return
+        if isinstance(pl_module, HasDiscriminator):
+            return  # the losses of players who move against each other rise and fall in health too
         scaler = fp16_scaler(trainer)
         if scaler is not None:
             value /= scaler.get_scale()  # Lightning hands over the loss times the scale
@@ -112,8 +130,8 @@ class Doctor(pl.Callback):
             self._tell(
                 "jump",
                 f"the loss jumped to {value:.4g} in epoch {trainer.current_epoch}, from a median of"
-                f" {statistics.median(self._losses):.4g} before. Training is diverging: lower the learning rate, or"
-                " clip gradients (--trainer.gradient_clip_val 1).",
+                f" {statistics.median(self._losses):.4g} before. Training is diverging:"
+                f" {either(['lower the learning rate', *clipping(pl_module)])}.",
             )
         self._losses.append(value)
 
@@ -123,12 +141,15 @@ class Doctor(pl.Callback):
             return  # the scale of fp16 overflowed, which its scaler mends by itself
         terms = {name: term.float().mean().item() for name, term in broken.items() if name != "loss"} or {"loss": value}
         culprits = ", ".join(f"{name} is {mean}" for name, mean in terms.items())
+        hints = ["lower the learning rate", *clipping(pl_module)]
+        if not isinstance(pl_module, HasDiscriminator):
+            hints.append("give a learned variance a floor")
+        advice = either([*hints, "train in full precision (--trainer.precision 32-true)"])
         raise FloatingPointError(
             f"training stopped: {culprits} in epoch {trainer.current_epoch}, batch"
-            f" {trainer.fit_loop.epoch_loop.batch_idx}, before the weights were changed by it. Lower the learning rate,"
-            " clip gradients (--trainer.gradient_clip_val 1), give a learned variance a floor, or train in full"
-            " precision (--trainer.precision 32-true); --trainer.detect_anomaly true names the operation. The last"
-            " checkpoint is unharmed"
+            f" {trainer.fit_loop.epoch_loop.batch_idx}, before the weights were changed by it."
+            f" {advice[0].upper()}{advice[1:]}; --trainer.detect_anomaly true names the operation. The last checkpoint"
+            " is unharmed"
         )
 
     def on_save_checkpoint(
@@ -147,6 +168,12 @@ class Doctor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         self._check_pixels(pl_module, batch)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if isinstance(pl_module, HasDiscriminator) and isinstance(pl_module, LitGenModule) and pl_module.should_log:
+            self._game.watch(pl_module.last_values)
 
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -187,7 +214,10 @@ class Doctor(pl.Callback):
         if not isinstance(pl_module, GenerativeModel) or not is_due(trainer, self.every_n_epochs):
             return
         images, condition = pl_module.unpack(batch)
-        if batch_idx == 0 and trainer.is_global_zero and len(images) > 1:
+        if isinstance(pl_module, HasDiscriminator):
+            if trainer.is_global_zero:
+                self._game.keep(pl_module, images)
+        elif batch_idx == 0 and trainer.is_global_zero and len(images) > 1:
             with evaluation(pl_module, self.seed):
                 # Samples of a Boltzmann machine are means, which are nearly equal where it has learnt little.
                 draw = pl_module.dream if isinstance(pl_module, Dreams) else pl_module.sample
@@ -207,12 +237,14 @@ class Doctor(pl.Callback):
             "modes",
             spread < 0.2,
             f"the samples differ among themselves {spread:.2g} times as much as images do: the model draws nearly the"
-            " same picture from all noise. In an adversarial model this is mode collapse: try a lower generator"
-            " learning rate, more discriminator steps, or a gradient penalty. In a variational one the"
-            " decoder may ignore z: see val/active_units and the KL term.",
+            " same picture from all noise: this is mode collapse. In a variational model the decoder may ignore z: see"
+            " val/active_units and the KL term.",
         )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if isinstance(pl_module, GenerativeModel):
+            for finding in self._game.findings(pl_module):
+                self._tell_if_lasting(*finding)
         self._judge_posteriors(pl_module)
         self._judge_hidden_units(pl_module)
 

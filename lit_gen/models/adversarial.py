@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_gen.models.base import Batch, GenerativeModel
+from lit_gen.models.base import Batch, GenerativeModel, HasDiscriminator
 from lit_gen.networks import Shape
 from lit_gen.objectives import DiscriminatorTerms
 
@@ -52,7 +52,7 @@ Turn = Callable[[Piece], tuple[Tensor, dict[str, Tensor]]]
 """Loss ``(b,)`` of a piece for one player, and what to log: tensors ``(b,)`` by name."""
 
 
-class AdversarialModel(GenerativeModel):
+class AdversarialModel(GenerativeModel, HasDiscriminator):
     """A generator against a discriminator, each with an optimizer of its own.
 
     A subclass gives :meth:`players`, :meth:`fakes`, :meth:`discriminator_loss` and :meth:`generator_loss`. A variant

@@ -261,6 +261,19 @@ class HasChains(ABC):
         """What the chains of this process believe now, ``(num_chains, C, H, W)``; None where there are no chains."""
 
 
+class HasDiscriminator(ABC):
+    """Learns by what another network says of images and of generated ones.
+
+    The terms of a training batch, and those of :meth:`judge`, have the names ``discriminator_loss``, ``real_logit`` and
+    ``fake_logit``; of several discriminators, as of the levels of a pyramid, each under a name of its own before these:
+    ``level0/real_logit``.
+    """
+
+    @abstractmethod
+    def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
+        """Losses and logits ``(B,)`` of images ``(B, C, H, W)``, and of as many generated ones, by name."""
+
+
 class HasFilters(ABC):
     """Has units whose weights to the pixels are worth a look."""
 
