@@ -19,6 +19,7 @@ from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.likelihood_desk import LikelihoodDesk
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
+from lit_gen.callbacks.memorization import Memorization
 from lit_gen.callbacks.metrics import GenerationMetrics, ImportanceBound
 from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.profiler import Unprofiled
@@ -57,6 +58,7 @@ __all__ = [
     "LikelihoodDesk",
     "LikelihoodEstimator",
     "LogPartition",
+    "Memorization",
     "ParzenWindow",
     "ProgressBar",
     "PseudoLikelihood",

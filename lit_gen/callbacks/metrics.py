@@ -100,7 +100,7 @@ class GenerationMetrics(EvaluationCallback):
         if not self._scores:
             # Building a network draws its weights. The module is still on the CPU here, its device the trainer knows.
             with forked_generators(trainer.strategy.root_device, self.seed):
-                extractor = self._extractor(pl_module)
+                extractor = make_extractor(self.features, pl_module)
             for name in self.stages:
                 # The validation images are the same in every epoch: their features are computed once.
                 self._scores[name] = GenerationScores(
@@ -111,15 +111,6 @@ class GenerationMetrics(EvaluationCallback):
         """Whether a value of this name is among those that are measured."""
         stage, _, value = name.partition("/")
         return stage in self.stages and any(value in (metric, *metric.split("_")) for metric in self.metrics)
-
-    def _extractor(self, model: GenerativeModel) -> FeatureExtractor:
-        if self.features == "inception":
-            return InceptionV3()
-        if self.features.startswith(INCEPTION_FILE):
-            return InceptionV3(self.features.removeprefix(INCEPTION_FILE))
-        if self.features == "pixels":
-            return Pixels(model.image_shape)
-        return ClassifierFeatures(load_model(self.features))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._report(trainer, pl_module, "val")
@@ -158,6 +149,17 @@ class GenerationMetrics(EvaluationCallback):
             pl_module.log(f"{stage}/{name}", receipt.value, sync_dist=True)
         if writes_files(trainer):
             write_receipts(trainer, stage, self.seed, receipts.values())
+
+
+def make_extractor(features: str, model: GenerativeModel) -> FeatureExtractor:
+    """What ``features`` names: ``inception``, ``inception:PATH``, ``pixels``, or the checkpoint of a ``Classifier``."""
+    if features == "inception":
+        return InceptionV3()
+    if features.startswith(INCEPTION_FILE):
+        return InceptionV3(features.removeprefix(INCEPTION_FILE))
+    if features == "pixels":
+        return Pixels(model.image_shape)
+    return ClassifierFeatures(load_model(features))
 
 
 def write_receipts(trainer: pl.Trainer, name: str, seed: int, receipts: Iterable[Receipt]) -> None:

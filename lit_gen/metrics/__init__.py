@@ -15,6 +15,7 @@ from lit_gen.metrics.fid import FID, frechet_distance
 from lit_gen.metrics.generation_scores import GenerationScores, MetricName
 from lit_gen.metrics.inception_score import InceptionScore
 from lit_gen.metrics.kid import KID
+from lit_gen.metrics.memorization import MemorizationResult, NearestNeighbors, judge_distances, memorization
 from lit_gen.metrics.precision_recall import PrecisionRecall, PrecisionRecallResult
 from lit_gen.metrics.receipt import Receipt
 
@@ -33,7 +34,9 @@ __all__ = [
     "InceptionScore",
     "InceptionV3",
     "MeanStd",
+    "MemorizationResult",
     "MetricName",
+    "NearestNeighbors",
     "Pixels",
     "PrecisionRecall",
     "PrecisionRecallResult",
@@ -42,4 +45,6 @@ __all__ = [
     "birthday_test",
     "duplicate_radius",
     "frechet_distance",
+    "judge_distances",
+    "memorization",
 ]
