@@ -1,9 +1,12 @@
 """Rules that say which of two adversarial networks is to be trained next, to be injected into a model."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from lit_gen.models.adversarial import Turns
+import torch
+
+from lit_gen.models.adversarial import AdversarialModel, Piece, Turns
+from lit_gen.models.adversarial_losses import AdversarialLoss
 from lit_gen.networks import Recorded
 
 
@@ -11,13 +14,37 @@ class BalancingRule(Recorded, ABC):
     """Lets a network that is far ahead wait for the other."""
 
     @abstractmethod
-    def turns(self, real_error: float, fake_error: float) -> Turns:
+    def turns(self, real_error: float, fake_error: float, generator_error: float) -> Turns:
         """Who is updated.
 
         Args:
             real_error: mean loss of the discriminator on images of a batch, before any update on it.
             fake_error: the same on generated ones.
+            generator_error: mean adversarial loss of the generator on them.
         """
+
+
+class Equilibrium(BalancingRule):
+    """The rule in the program of Larsen et al. 2016: both errors are to stay near that of a coin, log 2.
+
+    The discriminator waits where either of its errors is below the equilibrium by more than the margin, the generator
+    where either is above it by more than that; where both would have to wait, both are updated.
+
+    Args:
+        center: nats of the error at the equilibrium.
+        margin: nats by which errors may be off.
+    """
+
+    def __init__(self, center: float = 0.68, margin: float = 0.35) -> None:
+        if center <= 0 or margin < 0:
+            raise ValueError(f"center must be positive and margin at least 0, got {center} and {margin}")
+        self.center = center
+        self.margin = margin
+
+    def turns(self, real_error: float, fake_error: float, generator_error: float) -> Turns:
+        ahead = min(real_error, fake_error) < self.center - self.margin
+        behind = max(real_error, fake_error) > self.center + self.margin
+        return Turns(discriminator=not ahead or behind, generator=not behind or ahead)
 
 
 class ErrorBalance(BalancingRule):
@@ -40,9 +67,33 @@ class ErrorBalance(BalancingRule):
         self.margin = margin
         self.ceiling = ceiling
 
-    def turns(self, real_error: float, fake_error: float) -> Turns:
+    def turns(self, real_error: float, fake_error: float, generator_error: float) -> Turns:
         behind = fake_error > real_error + self.margin
         return Turns(discriminator=behind or real_error > self.ceiling, generator=not behind)
 
 
 BalancingRuleFactory = Callable[[], BalancingRule]
+
+
+@torch.no_grad()
+def balanced_turns(
+    rule: BalancingRule, model: AdversarialModel, loss: AdversarialLoss, pieces: Sequence[Piece], generator_turn: bool
+) -> Turns:
+    """Who is updated by a rule, the same in all processes: what :meth:`AdversarialModel.turns` returns.
+
+    Args:
+        rule: of the model.
+        model: attached to a trainer.
+        loss: of the model.
+        pieces: of the batch, with generated images.
+        generator_turn: whether it would be the generator's turn.
+    """
+    errors = torch.zeros(3, device=model.device)
+    for piece in pieces:
+        assert piece.fakes is not None
+        terms = model.discriminator_loss(piece.images, piece.fakes, piece.condition)
+        real, fake = terms.real_logit, terms.fake_logit
+        parts = [loss.real(real).mean(), loss.fake(fake).mean(), loss.generator(fake).mean()]
+        errors += piece.share * torch.stack(parts)
+    turns = rule.turns(*model.trainer.strategy.reduce(errors, reduce_op="mean").tolist())
+    return Turns(turns.discriminator, turns.generator and generator_turn)

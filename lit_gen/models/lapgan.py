@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lit_gen.inference import GRID, Progress
 from lit_gen.models.adversarial import AdversarialModel, Piece, Player, Turns, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
-from lit_gen.models.balance import BalancingRuleFactory
+from lit_gen.models.balance import BalancingRuleFactory, balanced_turns
 from lit_gen.models.base import Conditional, Decodes, Frame, HasTrajectory
 from lit_gen.models.optimizers import FusedSGD
 from lit_gen.models.pyramid_likelihood import PyramidLikelihood, pyramid_log_likelihood
@@ -359,19 +359,10 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory):
         with torch.autocast(images.device.type, enabled=False):
             return self.regularizer.penalty(lambda seen: self.logits(seen, condition), images, fakes)
 
-    @torch.no_grad()
     def turns(self, pieces: Sequence[Piece], generator_turn: bool) -> Turns:
         if self.balance is None:
             return super().turns(pieces, generator_turn)
-        errors = torch.zeros(2, device=self.device)
-        for piece in pieces:
-            assert piece.fakes is not None
-            terms = self.discriminator_loss(piece.images, piece.fakes, piece.condition)
-            both = [self.loss.real(terms.real_logit).mean(), self.loss.fake(terms.fake_logit).mean()]
-            errors += piece.share * torch.stack(both)
-        real_error, fake_error = self.trainer.strategy.reduce(errors, reduce_op="mean").tolist()
-        turns = self.balance.turns(real_error, fake_error)
-        return Turns(turns.discriminator, turns.generator and generator_turn)
+        return balanced_turns(self.balance, self, self.loss, pieces, generator_turn)
 
     def play(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         generator_turn = self.generator_turn()

@@ -258,7 +258,7 @@ def test_a_gradient_penalty_refuses_batch_normalisation_and_stays_uncompiled() -
     ],
 )
 def test_the_published_rule(real_error: float, fake_error: float, discriminator: bool, generator: bool) -> None:
-    assert ErrorBalance().turns(real_error, fake_error) == (discriminator, generator)
+    assert ErrorBalance().turns(real_error, fake_error, 1.0) == (discriminator, generator)
 
 
 def test_a_discriminator_that_is_behind_trains_alone(tmp_path: Path) -> None:
