@@ -31,6 +31,7 @@ from lit_gen.models import (
     R1,
     RBM,
     VAE,
+    VAEGAN,
     AdversarialModel,
     AlignDRAW,
     AncestralSampler,
@@ -48,6 +49,7 @@ from lit_gen.models import (
     DDIMSampler,
     DReG,
     EnergyModel,
+    Equilibrium,
     FlowVAE,
     FusedAdam,
     GaussianKernel,
@@ -106,6 +108,9 @@ from lit_gen.networks import (
     UNet,
     UniformMLP,
     UpConvNetwork,
+    VAEGANDiscriminator,
+    VAEGANEncoder,
+    VAEGANGenerator,
     VampPrior,
 )
 from tests.conditional import ClassVAE
@@ -154,6 +159,7 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ClassDCGAN": lambda: ClassDCGAN(SHAPE, 3, 4, "uniform", dcgan_generator, layered, LeastSquares, GradientPenalty),
     "GAN": lambda: GAN(SHAPE, 4, generator=uniform, discriminator=maxout),
     "GAN-critic": lambda: critic(),
+    "VAEGAN": lambda: hybrid(),
     "LAPGAN": lambda: LAPGAN(SHAPE, [4, 6, 8], 4, small, small, plane, planar_critic, regularizer=R1, ema_decay=0.9),
     "ClassLAPGAN": lambda: ClassLAPGAN(SHAPE, 3, [4, 8], 4, small, small, plane, planar_critic, micro_batches=2),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
@@ -229,6 +235,19 @@ def critic() -> GAN:
         generator_lr_scheduler=lambda optimizer: StepLR(optimizer, 1),
         generator_clip=1.0,
         discriminator_clip=1.0,
+    )
+
+
+def hybrid() -> VAEGAN:
+    return VAEGAN(
+        SHAPE,
+        4,
+        lambda i, o: VAEGANEncoder(i, o, channels=[4, 5], hidden_dim=6),
+        lambda i, o: VAEGANGenerator(i, o, channels=[4, 5], base_channels=6),
+        lambda i, o: VAEGANDiscriminator(i, o, channels=[3, 4, 5], hidden_dim=6),
+        "layers.convolution2",
+        balance=Equilibrium,
+        ema_decay=0.9,
     )
 
 

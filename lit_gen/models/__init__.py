@@ -10,7 +10,7 @@ from lit_gen.models.adversarial_losses import (
     Wasserstein,
 )
 from lit_gen.models.align_draw import AlignDRAW
-from lit_gen.models.balance import BalancingRule, ErrorBalance
+from lit_gen.models.balance import BalancingRule, Equilibrium, ErrorBalance
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.chairs import ChairGenerator
 from lit_gen.models.checkpoint import load_model
@@ -54,6 +54,7 @@ from lit_gen.models.shapenets import ShapeNets3D
 from lit_gen.models.staged import StagedModel
 from lit_gen.models.transformations import NoTransformation, PublishedTransformation, Transformation
 from lit_gen.models.vae import VAE
+from lit_gen.models.vae_gan import VAEGAN
 
 __all__ = [
     "CIWAE",
@@ -72,6 +73,7 @@ __all__ = [
     "R1",
     "RBM",
     "VAE",
+    "VAEGAN",
     "AdversarialLoss",
     "AdversarialModel",
     "AlignDRAW",
@@ -95,6 +97,7 @@ __all__ = [
     "DiffusionKernel",
     "DiffusionSampler",
     "EnergyModel",
+    "Equilibrium",
     "ErrorBalance",
     "FastPersistentContrastiveDivergence",
     "FlowVAE",

@@ -32,6 +32,7 @@ from lit_gen.networks.flows import (
     RadialFlow,
     RadialTransform,
 )
+from lit_gen.networks.inner import check_layer, watch_layer
 from lit_gen.networks.laplacian import (
     ClassPlane,
     CoarseDiscriminator,
@@ -67,6 +68,7 @@ from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.timed import BumpMLP, TimedNetwork, TimedNetworkFactory
 from lit_gen.networks.unet import UNet
 from lit_gen.networks.upconv import UpConv, UpConvFactory, UpConvNetwork, unpool
+from lit_gen.networks.vae_gan import VAEGANDiscriminator, VAEGANEncoder, VAEGANGenerator
 from lit_gen.networks.visible import BernoulliVisible, GaussianVisible, Natural, VisibleFactory, VisibleLayer
 
 __all__ = [
@@ -149,6 +151,9 @@ __all__ = [
     "UpConv",
     "UpConvFactory",
     "UpConvNetwork",
+    "VAEGANDiscriminator",
+    "VAEGANEncoder",
+    "VAEGANGenerator",
     "VampPrior",
     "VisibleFactory",
     "VisibleLayer",
@@ -156,7 +161,9 @@ __all__ = [
     "Writer",
     "WriterFactory",
     "build",
+    "check_layer",
     "full_precision",
     "halving_convolutions",
     "unpool",
+    "watch_layer",
 ]

@@ -1,0 +1,250 @@
+"""Variational autoencoder with the discriminator of a GAN for its measure of likeness.
+
+Larsen, Sonderby, Larochelle & Winther 2016, Autoencoding beyond pixels using a learned similarity metric
+(https://arxiv.org/abs/1512.09300); where the paper leaves it open, the authors' program decides
+(autoencoding_beyond_pixels): images, reconstructions and samples go through the discriminator as one batch.
+
+Departures: the networks move one after the other, the discriminator first, each against what the others are by then
+(algorithm 1 moves all three at once), and learning rates stay as they are unless a schedule is given.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+from torch.optim import RMSprop
+
+from lit_gen.models.adversarial import Piece, Player, Turns, check_clip
+from lit_gen.models.adversarial_losses import AdversarialLossFactory, Minimax
+from lit_gen.models.balance import BalancingRuleFactory, balanced_turns
+from lit_gen.models.base import Encodes, Reconstructs
+from lit_gen.models.gan import GAN
+from lit_gen.models.regularizers import RegularizerFactory
+from lit_gen.networks import (
+    NetworkFactory,
+    Shape,
+    VAEGANDiscriminator,
+    VAEGANEncoder,
+    VAEGANGenerator,
+    build,
+    check_layer,
+    full_precision,
+    watch_layer,
+)
+from lit_gen.objectives import DiscriminatorTerms, kl_divergence
+
+
+class VAEGAN(GAN, Encodes, Reconstructs):
+    """VAE and GAN with one network for decoder and generator (Larsen et al. 2016).
+
+    Images are compared with their reconstructions by what an inner layer of the discriminator sees in both: a Gaussian
+    of unit variance about its features takes the place of p(x given z). Per image, the three networks minimise
+
+    - encoder: KL(q(z given x) || p(z)) + feature error
+    - generator: ``gamma`` x feature error + adversarial loss of the reconstruction + that of a sample
+    - discriminator: loss of the image + loss of the reconstruction + loss of a sample
+
+    and nothing else: no adversarial gradient reaches the encoder, no feature error the discriminator (algorithm 1).
+
+    Networks see and make pixels in [-1, 1]; images are in [0, 1] everywhere else. Beside what a :class:`GAN` logs there
+    are ``kl``, in nats, ``feature_error``, and in evaluation ``reconstruction_error``, the squared error of
+    :meth:`reconstruct` summed over pixels in [0, 1].
+
+    A variant overrides what one of :class:`GAN` does, :meth:`encode` or :meth:`feature_error`.
+
+    Example:
+        >>> model = VAEGAN((3, 32, 32))
+        >>> model.sample(4).shape
+        torch.Size([4, 3, 32, 32])
+
+    Args:
+        image_shape: ``(C, H, W)``; the command line takes it from the data.
+        latent_dim: number of latent units; their prior is N(0, I).
+        encoder: network from the image to the mean and log-variance of q(z given x).
+        generator: network from z to the image before its tanh: the paper's decoder.
+        discriminator: network from the image to one logit.
+        feature_layer: inner layer of the discriminator that compares images, by its name in ``named_modules``.
+        gamma: weight of the feature error for the generator. Features are summed, so that the right weight falls with
+            their number and scale.
+        loss: what generator and discriminator minimise. The default is that of the paper; ``NonSaturating`` has a
+            gradient where the discriminator is sure.
+        regularizer: of the discriminator; None for none.
+        balance: rule that says which of discriminator and generator is updated; None: both on every batch.
+            ``Equilibrium`` is that of the authors' program. The encoder is always updated.
+        discriminator_steps: batches, each with an update of discriminator and encoder, for one turn of the generator.
+        generator_steps: updates of the generator in its turn, each from new noise.
+        micro_batches: parts that a batch is computed in, one after the other, to save memory.
+        ema_decay: of the moving average of the generator (0.999, say); None for no average.
+        encoder_optimizer: takes the encoder's parameters.
+        generator_optimizer: takes the generator's.
+        discriminator_optimizer: takes the discriminator's.
+        encoder_lr_scheduler: takes the encoder's optimizer; stepped after each epoch.
+        generator_lr_scheduler: takes the generator's optimizer; stepped after each epoch.
+        discriminator_lr_scheduler: takes the discriminator's optimizer; stepped after each epoch.
+        encoder_clip: largest norm of the encoder's gradient; None for no clipping.
+        generator_clip: largest norm of the generator's gradient.
+        discriminator_clip: largest norm of the discriminator's gradient.
+    """
+
+    def __init__(
+        self,
+        image_shape: Shape,
+        latent_dim: int = 128,
+        encoder: NetworkFactory = VAEGANEncoder,
+        generator: NetworkFactory = VAEGANGenerator,
+        discriminator: NetworkFactory = VAEGANDiscriminator,
+        feature_layer: str = "layers.convolution3",
+        gamma: float = 1e-6,
+        loss: AdversarialLossFactory = Minimax,
+        regularizer: RegularizerFactory | None = None,
+        balance: BalancingRuleFactory | None = None,
+        discriminator_steps: int = 1,
+        generator_steps: int = 1,
+        micro_batches: int = 1,
+        ema_decay: float | None = None,
+        encoder_optimizer: OptimizerCallable = lambda parameters: RMSprop(parameters, lr=3e-4),
+        generator_optimizer: OptimizerCallable = lambda parameters: RMSprop(parameters, lr=3e-4),
+        discriminator_optimizer: OptimizerCallable = lambda parameters: RMSprop(parameters, lr=3e-4),
+        encoder_lr_scheduler: LRSchedulerCallable | None = None,
+        generator_lr_scheduler: LRSchedulerCallable | None = None,
+        discriminator_lr_scheduler: LRSchedulerCallable | None = None,
+        encoder_clip: float | None = None,
+        generator_clip: float | None = None,
+        discriminator_clip: float | None = None,
+    ) -> None:
+        super().__init__(
+            image_shape,
+            latent_dim,
+            "normal",
+            generator,
+            discriminator,
+            loss,
+            regularizer,
+            discriminator_steps,
+            generator_steps,
+            micro_batches,
+            ema_decay,
+            generator_optimizer,
+            discriminator_optimizer,
+            generator_lr_scheduler,
+            discriminator_lr_scheduler,
+            generator_clip,
+            discriminator_clip,
+        )
+        if gamma < 0:
+            raise ValueError(f"gamma must not be negative, got {gamma}")
+        self.encoder = build(encoder, self.image_shape, (2 * latent_dim,))
+        self.feature_layer = check_layer(self.discriminator, feature_layer)
+        self.gamma = gamma
+        self.balance = None if balance is None else build(balance)
+        self.make_encoder_optimizer = encoder_optimizer
+        self.make_encoder_lr_scheduler = encoder_lr_scheduler
+        self.encoder_clip = check_clip("encoder_clip", encoder_clip)
+
+    # ---- the networks
+
+    def to_image(self, output: Tensor) -> Tensor:
+        return 0.5 * (torch.tanh(output) + 1)
+
+    def to_discriminator(self, images: Tensor) -> Tensor:
+        return 2 * images - 1
+
+    def encode(self, images: Tensor, condition: Any = None) -> Distribution:
+        """q(z given x), a diagonal Gaussian."""
+        mean, log_variance = full_precision(self.encoder(2 * images - 1)).chunk(2, dim=1)
+        return Independent(Normal(mean, torch.exp(0.5 * log_variance), validate_args=False), 1, validate_args=False)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
+        """The image of the posterior mean, ``(B, C, H, W)`` in [0, 1]."""
+        return self.decode_images(self.encode(images, condition).mean, condition).float()
+
+    def logits_and_features(self, images: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
+        """Logits ``(B,)`` of images in [0, 1], and what :attr:`feature_layer` sees in them, ``(B, ...)``."""
+        with watch_layer(self.discriminator, self.feature_layer) as features:
+            logits = self.discriminate(images, condition)
+        return logits, full_precision(features[0])
+
+    def feature_error(self, features: Tensor, reconstructed: Tensor) -> Tensor:
+        """-log p(D_l(x) given z) of each image but for a constant, ``(B,)``: equation 7 with unit variance."""
+        return 0.5 * (features - reconstructed).flatten(1).square().sum(1)
+
+    # ---- the game
+
+    def players(self) -> dict[str, Player]:
+        encoder = Player([self.encoder], self.make_encoder_optimizer, self.make_encoder_lr_scheduler, self.encoder_clip)
+        return super().players() | {"encoder": encoder}
+
+    def fakes(self, images: Tensor, condition: Any = None) -> Tensor:
+        """Reconstructions of the images, then as many samples: ``(2B, C, H, W)``."""
+        reconstructed = self.encode(images, condition).rsample()
+        z = torch.cat([reconstructed, self.sample_latents(len(images), condition)])
+        return self.generate(z, condition) if self.training else self.decode(z, condition)
+
+    def discriminator_loss(self, images: Tensor, fakes: Tensor, condition: Any = None) -> DiscriminatorTerms:
+        """Of images ``(B, ...)`` and the ``(2B, ...)`` of :meth:`fakes`, with ``(2B,)`` logits of fakes."""
+        real, fake = self.discriminate(torch.cat([images, fakes]), condition).split([len(images), len(fakes)])
+        return DiscriminatorTerms(self.loss.real(real) + _pairs(self.loss.fake(fake)).sum(0), real, fake)
+
+    def generator_loss(self, fakes: Tensor, condition: Any = None) -> Tensor:
+        """The adversarial part, of a reconstruction and a sample, ``(B,)``."""
+        return _pairs(super().generator_loss(fakes, condition)).sum(0)
+
+    def penalty(self, images: Tensor, fakes: Tensor, condition: Any = None) -> Tensor | None:
+        penalty = super().penalty(torch.cat([images, images]), fakes, condition)
+        return None if penalty is None else _pairs(penalty).mean(0)
+
+    def turns(self, pieces: Sequence[Piece], generator_turn: bool) -> Turns:
+        if self.balance is None:
+            return super().turns(pieces, generator_turn)
+        return balanced_turns(self.balance, self, self.loss, pieces, generator_turn)
+
+    def play(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
+        pieces = self._pieces(images, condition, min(self.micro_batches, len(images)), keep_graph=False)
+        turns = self.turns(pieces, self.generator_turn())
+        values: dict[str, Tensor] = {}
+        if turns.discriminator:
+            values |= self.update("discriminator", self._discriminator_turn, pieces)
+        values |= self.update("encoder", self._encoder_turn, pieces)
+        for _ in range(self.generator_steps if turns.generator else 0):
+            values |= self.update("generator", self._generator_turn, pieces)
+        return values
+
+    def _encoder_turn(self, piece: Piece) -> tuple[Tensor, dict[str, Tensor]]:
+        posterior = self.encode(piece.images, piece.condition)
+        z = posterior.rsample()
+        reconstructions = self.generate(z, piece.condition)
+        _, features = self.logits_and_features(torch.cat([piece.images, reconstructions]), piece.condition)
+        error = self.feature_error(*features.chunk(2))
+        kl = kl_divergence(posterior, self.prior, z)
+        return kl + error, {"kl": kl, "feature_error": error}
+
+    def _generator_turn(self, piece: Piece) -> tuple[Tensor, dict[str, Tensor]]:
+        fakes = self.fakes(piece.images, piece.condition)
+        logits, features = self.logits_and_features(torch.cat([piece.images, fakes]), piece.condition)
+        real, reconstructed, _ = features.chunk(3)
+        error = self.feature_error(real, reconstructed)
+        loss = _pairs(self.loss.generator(logits[len(piece.images) :])).sum(0)
+        return self.gamma * error + loss, {"generator_loss": loss, "feature_error": error}
+
+    def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
+        posterior = self.encode(images, condition)
+        reconstructions = self.reconstruct(images, condition)
+        _, features = self.logits_and_features(torch.cat([images, reconstructions]), condition)
+        return super().judge(images, condition) | {
+            "kl": kl_divergence(posterior, self.prior, posterior.mean),
+            "feature_error": self.feature_error(*features.chunk(2)),
+            "reconstruction_error": (reconstructions - images).square().flatten(1).sum(1),
+        }
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """Without the discriminator, one of whose layers is watched."""
+        return [part for part in super().compiled_parts() if part is not self.discriminator]
+
+
+def _pairs(of_fakes: Tensor) -> Tensor:
+    """Values ``(2B,)`` of reconstructions, then of samples, side by side: ``(2, B)``."""
+    return of_fakes.unflatten(0, (2, -1))
