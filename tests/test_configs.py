@@ -71,7 +71,8 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     for part in ("generator", "discriminator") if config["model"]["class_path"] == "DCGAN" else ():
         # The published widths take a minute of these few images.
         network = {name: value for name, value in arguments[part]["init_args"].items() if name != "channels"}
-        arguments[part]["init_args"] = {**network, "width": 8}
+        narrow = {"channels": [4, 6, 8]} if arguments[part]["class_path"].startswith("SNGAN") else {"width": 8}
+        arguments[part]["init_args"] = {**network, **narrow}
     for part in ("base_generator", "base_discriminator") if config["model"]["class_path"] == "LAPGAN" else ():
         # So do 66 million weights of 8x8 pixels.
         arguments[part]["init_args"]["hidden_dims"] = [8, 8]

@@ -47,9 +47,11 @@ from lit_gen.models import (
     ConvDRAW,
     ConvVAE,
     DDIMSampler,
+    DiffAugment,
     DReG,
     EnergyModel,
     Equilibrium,
+    FeatureMatching,
     FlowVAE,
     FusedAdam,
     GaussianKernel,
@@ -159,6 +161,7 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ClassDCGAN": lambda: ClassDCGAN(SHAPE, 3, 4, "uniform", dcgan_generator, layered, LeastSquares, GradientPenalty),
     "GAN": lambda: GAN(SHAPE, 4, generator=uniform, discriminator=maxout),
     "GAN-critic": lambda: critic(),
+    "GAN-steadied": lambda: GAN(SHAPE, 4, "normal", small, crowd, feature_matching=matched, augmentation=DiffAugment),
     "VAEGAN": lambda: hybrid(),
     "LAPGAN": lambda: LAPGAN(SHAPE, [4, 6, 8], 4, small, small, plane, planar_critic, regularizer=R1, ema_decay=0.9),
     "ClassLAPGAN": lambda: ClassLAPGAN(SHAPE, 3, [4, 8], 4, small, small, plane, planar_critic, micro_batches=2),
@@ -194,6 +197,14 @@ def uniform(input_shape: Shape, output_shape: Shape) -> UniformMLP:
 
 def maxout(input_shape: Shape, output_shape: Shape) -> MaxoutMLP:
     return MaxoutMLP(input_shape, output_shape, hidden_dims=[8], pieces=2, weight_range=0.3)
+
+
+def crowd(input_shape: Shape, output_shape: Shape) -> MaxoutMLP:
+    return MaxoutMLP(input_shape, output_shape, [8], 2, weight_range=0.3, minibatch_kernels=3)
+
+
+def matched() -> FeatureMatching:
+    return FeatureMatching("layers.1")
 
 
 def dcgan_generator(input_shape: Shape, output_shape: Shape) -> DCGANGenerator:

@@ -10,6 +10,7 @@ from lit_gen.models.adversarial_losses import (
     Wasserstein,
 )
 from lit_gen.models.align_draw import AlignDRAW
+from lit_gen.models.augmentations import Augmentation, DiffAugment
 from lit_gen.models.balance import BalancingRule, Equilibrium, ErrorBalance
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.chairs import ChairGenerator
@@ -31,6 +32,7 @@ from lit_gen.models.diffusion_samplers import AncestralSampler, DDIMSampler, Dif
 from lit_gen.models.dpm import DPM2015
 from lit_gen.models.draw import DRAW
 from lit_gen.models.energy import EnergyModel
+from lit_gen.models.feature_matching import FeatureMatching
 from lit_gen.models.flow_vae import FlowVAE
 from lit_gen.models.gan import GAN
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
@@ -78,6 +80,7 @@ __all__ = [
     "AdversarialModel",
     "AlignDRAW",
     "AncestralSampler",
+    "Augmentation",
     "BalancingRule",
     "BinomialKernel",
     "ChairGenerator",
@@ -94,12 +97,14 @@ __all__ = [
     "CosineSchedule",
     "DDIMSampler",
     "DReG",
+    "DiffAugment",
     "DiffusionKernel",
     "DiffusionSampler",
     "EnergyModel",
     "Equilibrium",
     "ErrorBalance",
     "FastPersistentContrastiveDivergence",
+    "FeatureMatching",
     "FlowVAE",
     "FusedAdam",
     "FusedSGD",

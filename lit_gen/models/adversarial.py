@@ -56,9 +56,10 @@ class AdversarialModel(GenerativeModel, HasDiscriminator):
     """A generator against a discriminator, each with an optimizer of its own.
 
     A subclass gives :meth:`players`, :meth:`fakes`, :meth:`discriminator_loss` and :meth:`generator_loss`. A variant
-    overrides either loss, :meth:`penalty`, :meth:`generator_turn` (the step ratio), :meth:`turns` (who is updated,
-    given the batch), :meth:`after_step`, or with more than two players :meth:`play`, which is made of calls of
-    :meth:`duel`, one for each pair of players, or of :meth:`update`, and :meth:`judge` beside it.
+    overrides either loss, :meth:`penalty`, :meth:`generator_objective` (a generator that is told of the images),
+    :meth:`generator_turn` (the step ratio), :meth:`turns` (who is updated, given the batch), :meth:`after_step`, or
+    with more than two players :meth:`play`, which is made of calls of :meth:`duel`, one for each pair of players, or
+    of :meth:`update`, and :meth:`judge` beside it.
 
     One step is one batch, whatever the number of players and of their updates. The discriminator is updated on every
     batch, the generator after every ``discriminator_steps``-th. Generated images are computed once for both where both
@@ -130,6 +131,10 @@ class AdversarialModel(GenerativeModel, HasDiscriminator):
         """What is added to the discriminator's loss in training, ``(B,)``; None for nothing."""
         return None
 
+    def generator_objective(self, images: Tensor, fakes: Tensor, condition: Any = None) -> Tensor:
+        """:meth:`generator_loss`, of a generator that is also told of the images it is held against, ``(B,)``."""
+        return self.generator_loss(fakes, condition)
+
     def after_step(self, player: str) -> None:
         """Called without gradient after each step of a player's optimizer."""
 
@@ -154,7 +159,7 @@ class AdversarialModel(GenerativeModel, HasDiscriminator):
         """Losses and logits of other images, to log in evaluation."""
         fakes = self.fakes(images, condition)
         values = self._named(self.discriminator_loss(images, fakes, condition))
-        return values | {"generator_loss": self.generator_loss(fakes, condition)}
+        return values | {"generator_loss": self.generator_objective(images, fakes, condition)}
 
     # ---- one batch
 
@@ -232,7 +237,7 @@ class AdversarialModel(GenerativeModel, HasDiscriminator):
 
     def _generator_turn(self, piece: Piece) -> tuple[Tensor, dict[str, Tensor]]:
         fakes = self.fakes(piece.images, piece.condition) if piece.fakes is None else piece.fakes
-        loss = self.generator_loss(fakes, piece.condition)
+        loss = self.generator_objective(piece.images, fakes, piece.condition)
         return loss, {"generator_loss": loss}
 
     @staticmethod

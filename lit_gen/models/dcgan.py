@@ -17,7 +17,9 @@ from torch.distributions import Distribution, Independent, Uniform
 from torch.nn.functional import one_hot
 
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
+from lit_gen.models.augmentations import AugmentationFactory
 from lit_gen.models.base import ClassConditional
+from lit_gen.models.feature_matching import FeatureMatchingFactory
 from lit_gen.models.gan import GAN, Noise
 from lit_gen.models.optimizers import GANAdam
 from lit_gen.models.regularizers import RegularizerFactory
@@ -52,6 +54,9 @@ class DCGAN(GAN):
         discriminator_lr_scheduler: takes the discriminator's optimizer; stepped after each epoch.
         generator_clip: largest norm of the generator's gradient; None for no clipping.
         discriminator_clip: largest norm of the discriminator's gradient.
+        feature_matching: what the generator minimises in place of its part of the loss; None: its part of the loss.
+        augmentation: how images and generated ones are changed before the discriminator sees them in training; None:
+            not at all.
     """
 
     def __init__(
@@ -73,6 +78,8 @@ class DCGAN(GAN):
         discriminator_lr_scheduler: LRSchedulerCallable | None = None,
         generator_clip: float | None = None,
         discriminator_clip: float | None = None,
+        feature_matching: FeatureMatchingFactory | None = None,
+        augmentation: AugmentationFactory | None = None,
     ) -> None:
         super().__init__(
             image_shape,
@@ -92,6 +99,8 @@ class DCGAN(GAN):
             discriminator_lr_scheduler,
             generator_clip,
             discriminator_clip,
+            feature_matching,
+            augmentation,
         )
 
     @property
@@ -137,6 +146,9 @@ class ClassDCGAN(DCGAN, ClassConditional):
         discriminator_lr_scheduler: takes the discriminator's optimizer; stepped after each epoch.
         generator_clip: largest norm of the generator's gradient; None for no clipping.
         discriminator_clip: largest norm of the discriminator's gradient.
+        feature_matching: what the generator minimises in place of its part of the loss; None: its part of the loss.
+        augmentation: how images and generated ones are changed before the discriminator sees them in training; None:
+            not at all.
     """
 
     def __init__(
@@ -159,6 +171,8 @@ class ClassDCGAN(DCGAN, ClassConditional):
         discriminator_lr_scheduler: LRSchedulerCallable | None = None,
         generator_clip: float | None = None,
         discriminator_clip: float | None = None,
+        feature_matching: FeatureMatchingFactory | None = None,
+        augmentation: AugmentationFactory | None = None,
     ) -> None:
         if num_classes < 2:
             raise ValueError(
@@ -183,6 +197,8 @@ class ClassDCGAN(DCGAN, ClassConditional):
             discriminator_lr_scheduler,
             generator_clip,
             discriminator_clip,
+            feature_matching,
+            augmentation,
         )
         self.num_classes = num_classes
 

@@ -21,11 +21,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_gen.models.adversarial import AdversarialModel, Player, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
+from lit_gen.models.augmentations import AugmentationFactory
 from lit_gen.models.base import Decodes
+from lit_gen.models.feature_matching import FeatureMatchingFactory
 from lit_gen.models.optimizers import FusedSGD
 from lit_gen.models.regularizers import RegularizerFactory
 from lit_gen.models.statistics import unit_statistics
-from lit_gen.networks import MaxoutMLP, MovingAverage, NetworkFactory, Shape, UniformMLP, build, full_precision
+from lit_gen.networks import (
+    MaxoutMLP,
+    MovingAverage,
+    NetworkFactory,
+    Shape,
+    UniformMLP,
+    build,
+    check_layer,
+    full_precision,
+    watch_layer,
+)
 from lit_gen.objectives import DiscriminatorTerms
 
 Noise = Literal["uniform", "normal"]
@@ -33,6 +45,8 @@ Noise = Literal["uniform", "normal"]
 
 class GAN(AdversarialModel, Decodes):
     """Generative adversarial network (Goodfellow et al. 2014): any two networks, any loss, any regularizer.
+
+    What has steadied adversarial training since is injected too: ``feature_matching`` and ``augmentation``.
 
     A variant overrides :meth:`discriminator_loss`, :meth:`generator_loss`, :meth:`penalty`, :attr:`prior`, or how
     images meet networks: :meth:`to_image`, :meth:`to_discriminator`.
@@ -64,6 +78,9 @@ class GAN(AdversarialModel, Decodes):
         discriminator_lr_scheduler: takes the discriminator's optimizer; stepped after each epoch.
         generator_clip: largest norm of the generator's gradient; None for no clipping.
         discriminator_clip: largest norm of the discriminator's gradient.
+        feature_matching: what the generator minimises in place of its part of the loss; None: its part of the loss.
+        augmentation: how images and generated ones are changed before the discriminator sees them in training; None:
+            not at all.
     """
 
     def __init__(
@@ -85,6 +102,8 @@ class GAN(AdversarialModel, Decodes):
         discriminator_lr_scheduler: LRSchedulerCallable | None = None,
         generator_clip: float | None = None,
         discriminator_clip: float | None = None,
+        feature_matching: FeatureMatchingFactory | None = None,
+        augmentation: AugmentationFactory | None = None,
     ) -> None:
         super().__init__(image_shape, discriminator_steps, generator_steps, micro_batches)
         if latent_dim < 1:
@@ -99,6 +118,10 @@ class GAN(AdversarialModel, Decodes):
         self.regularizer = None if regularizer is None else build(regularizer)
         if self.regularizer is not None and self.regularizer.images_alone:
             self._refuse_batch_norm(type(self.regularizer).__name__)
+        self.feature_matching = None if feature_matching is None else build(feature_matching)
+        if self.feature_matching is not None:
+            check_layer(self.discriminator, self.feature_matching.layer)
+        self.augmentation = None if augmentation is None else build(augmentation)
         self.average = None if ema_decay is None else MovingAverage(self.generator, ema_decay)
         self.sample_average = True
         """Whether samples come from the moving average of the generator, where there is one."""
@@ -143,6 +166,10 @@ class GAN(AdversarialModel, Decodes):
         """Images in [0, 1] as the discriminator's network sees them, where penalties measure distances too."""
         return images
 
+    def augment(self, seen: Tensor) -> Tensor:
+        """What :meth:`to_discriminator` made, changed at random in training where the model has an augmentation."""
+        return seen if self.augmentation is None or not self.training else self.augmentation(seen)
+
     def generator_input(self, z: Tensor, condition: Any = None) -> Tensor:
         """What the generator's network is given, ``(B, ...)``."""
         return z
@@ -163,7 +190,7 @@ class GAN(AdversarialModel, Decodes):
 
     def discriminate(self, images: Tensor, condition: Any = None) -> Tensor:
         """Logits ``(B,)`` of images ``(B, C, H, W)`` in [0, 1]: large where they look real."""
-        return self.logits(self.to_discriminator(images), condition)
+        return self.logits(self.augment(self.to_discriminator(images)), condition)
 
     # ---- the game
 
@@ -192,13 +219,21 @@ class GAN(AdversarialModel, Decodes):
     def generator_loss(self, fakes: Tensor, condition: Any = None) -> Tensor:
         return self.loss.generator(self.discriminate(fakes, condition))
 
+    def generator_objective(self, images: Tensor, fakes: Tensor, condition: Any = None) -> Tensor:
+        if self.feature_matching is None:
+            return super().generator_objective(images, fakes, condition)
+        with watch_layer(self.discriminator, self.feature_matching.layer) as features:
+            self.discriminate(images, condition)
+            self.discriminate(fakes, condition)
+        return self.feature_matching(*map(full_precision, features))
+
     def penalty(self, images: Tensor, fakes: Tensor, condition: Any = None) -> Tensor | None:
         if self.regularizer is None:
             return None
         # Gradients of gradients are too fine for half precision: all of the penalty is computed in that of the weights.
         with torch.autocast(images.device.type, enabled=False):
             real, fake = (self.to_discriminator(full_precision(part)) for part in (images, fakes))
-            return self.regularizer.penalty(lambda seen: self.logits(seen, condition), real, fake)
+            return self.regularizer.penalty(lambda seen: self.logits(self.augment(seen), condition), real, fake)
 
     def after_step(self, player: str) -> None:
         if player == "discriminator" and self.regularizer is not None:
@@ -217,6 +252,10 @@ class GAN(AdversarialModel, Decodes):
                 self.average.restart(self.generator)
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Without the discriminator where its gradient is part of the loss: the compiler takes no second derivative."""
+        """Without the discriminator where its gradient is part of the loss, or one of its layers is watched.
+
+        The compiler takes no second derivative, and overlooks who watches.
+        """
         twice = self.regularizer is not None and self.regularizer.differentiates_twice
-        return [part for part in super().compiled_parts() if not (twice and part is self.discriminator)]
+        eager = twice or self.feature_matching is not None
+        return [part for part in super().compiled_parts() if not (eager and part is self.discriminator)]

@@ -49,6 +49,7 @@ from lit_gen.networks.likelihood import (
 )
 from lit_gen.networks.maxout import MaxoutMLP, UniformMLP
 from lit_gen.networks.mean_field import MeanFieldClassifier
+from lit_gen.networks.minibatch import MinibatchDeviation, MinibatchDiscrimination
 from lit_gen.networks.mlp import MLP, GlorotMLP
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
 from lit_gen.networks.pretrained import PretrainedEncoder, TorchvisionEncoder
@@ -64,6 +65,7 @@ from lit_gen.networks.sentence import (
     SentenceReaderFactory,
     SoftAlignment,
 )
+from lit_gen.networks.sngan import SNGANDiscriminator, SNGANGenerator
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.timed import BumpMLP, TimedNetwork, TimedNetworkFactory
 from lit_gen.networks.unet import UNet
@@ -115,6 +117,8 @@ __all__ = [
     "LikelihoodFactory",
     "MaxoutMLP",
     "MeanFieldClassifier",
+    "MinibatchDeviation",
+    "MinibatchDiscrimination",
     "MixtureOfGaussians",
     "MovingAverage",
     "Natural",
@@ -133,6 +137,8 @@ __all__ = [
     "ReaderFactory",
     "Recorded",
     "RecurrentCell",
+    "SNGANDiscriminator",
+    "SNGANGenerator",
     "Sentence",
     "SentenceEncoder",
     "SentenceEncoderFactory",

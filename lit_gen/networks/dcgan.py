@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as normalise_spectrum
 
 from lit_gen.networks.conv import halvings
+from lit_gen.networks.minibatch import MinibatchDeviation, MinibatchDiscrimination
 from lit_gen.networks.network import Network, Shape
 
 Norm = Literal["batch", "layer", "none"]
@@ -149,19 +149,6 @@ class DCGANGenerator(Network):
         return self.layers(x)
 
 
-class MinibatchDeviation(nn.Module):
-    """Appends to each image one map of how much the batch varies, by which a discriminator sees a collapse.
-
-    The standard deviation over the batch of every unit, averaged over units (Karras et al. 2017, Progressive growing of
-    GANs, https://arxiv.org/abs/1710.10196, section 3), here over the whole batch.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, H, W) -> (B, C + 1, H, W)``."""
-        deviation = (x.var(0, correction=0) + 1e-8).sqrt().mean()
-        return torch.cat([x, deviation.to(x.dtype).expand(len(x), 1, *x.shape[2:])], 1)
-
-
 class DCGANDiscriminator(Network):
     """From an image by strided convolutions to one logit: normalisation and leaky ReLU between.
 
@@ -179,6 +166,8 @@ class DCGANDiscriminator(Network):
         spectral_norm: divide every weight matrix by its largest singular value (Miyato et al. 2018, Spectral
             normalization for GANs, https://arxiv.org/abs/1802.05957), with one power iteration in each training pass.
         minibatch_deviation: show the last layer how much the batch varies.
+        minibatch_kernels: show the last layer how many images of the batch are close, by so many learned distances
+            (:class:`~lit_gen.networks.MinibatchDiscrimination`).
     """
 
     def __init__(
@@ -192,6 +181,7 @@ class DCGANDiscriminator(Network):
         norm: Norm = "batch",
         spectral_norm: bool = False,
         minibatch_deviation: bool = False,
+        minibatch_kernels: int = 0,
     ) -> None:
         super().__init__(input_shape, output_shape)
         if norm not in ("batch", "layer", "none"):
@@ -215,7 +205,9 @@ class DCGANDiscriminator(Network):
         layers += [MinibatchDeviation()] if minibatch_deviation else []
         maps = widths[-1] + minibatch_deviation
         self.convolutions = nn.Sequential(*layers)
-        self.output = nn.Linear(maps * height * breadth, math.prod(self.output_shape), bias=norm == "none")
+        units = maps * height * breadth
+        self.minibatch = MinibatchDiscrimination(units, minibatch_kernels) if minibatch_kernels else nn.Identity()
+        self.output = nn.Linear(units + minibatch_kernels, math.prod(self.output_shape), bias=norm == "none")
         start(self)
         if spectral_norm:
             for layer in self.modules():
@@ -232,4 +224,4 @@ class DCGANDiscriminator(Network):
         return [*layers, nn.LeakyReLU(0.2)]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.convolutions(x).flatten(1)).unflatten(1, self.output_shape)
+        return self.output(self.minibatch(self.convolutions(x).flatten(1))).unflatten(1, self.output_shape)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lit_gen.networks.minibatch import MinibatchDeviation, MinibatchDiscrimination
 from lit_gen.networks.mlp import MLP, Activation
 from lit_gen.networks.network import Network, Shape
 
@@ -76,6 +77,9 @@ class MaxoutMLP(Network):
         input_dropout: share of the inputs dropped in training.
         dropout: share of the units of each layer dropped in training.
         weight_range: weights are uniform between minus this and this.
+        minibatch_deviation: show the last layer how much the batch varies.
+        minibatch_kernels: show the last layer how many images of the batch are close, by so many learned distances
+            (:class:`~lit_gen.networks.MinibatchDiscrimination`).
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class MaxoutMLP(Network):
         input_dropout: float = 0.2,
         dropout: float = 0.5,
         weight_range: float = 0.005,
+        minibatch_deviation: bool = False,
+        minibatch_kernels: int = 0,
     ) -> None:
         super().__init__(input_shape, output_shape)
         if pieces < 1:
@@ -95,7 +101,14 @@ class MaxoutMLP(Network):
         layers: list[nn.Module] = [nn.Dropout(input_dropout)]
         for before, after in pairwise(widths):
             layers += [Maxout(before, after, pieces), nn.Dropout(dropout)]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.output_shape)))
+        units = widths[-1]
+        if minibatch_kernels:
+            layers.append(MinibatchDiscrimination(units, minibatch_kernels))
+            units += minibatch_kernels
+        if minibatch_deviation:
+            layers.append(MinibatchDeviation())
+            units += 1
+        self.layers = nn.Sequential(*layers, nn.Linear(units, math.prod(self.output_shape)))
         start_uniform(self, weight_range)
 
     def forward(self, x: Tensor) -> Tensor:
