@@ -17,6 +17,7 @@ import lit_gen.models
 from lit_gen.callbacks.evaluation import first
 from lit_gen.data import CaptionedDigits, ImageDataModule, Synthetic, SyntheticChairs
 from lit_gen.models import (
+    AAE,
     DBM,
     DBN,
     DCGAN,
@@ -162,6 +163,7 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "GAN": lambda: GAN(SHAPE, 4, generator=uniform, discriminator=maxout),
     "GAN-critic": lambda: critic(),
     "GAN-steadied": lambda: GAN(SHAPE, 4, "normal", small, crowd, feature_matching=matched, augmentation=DiffAugment),
+    "AAE": lambda: AAE(SHAPE, 4, small, small, small),
     "VAEGAN": lambda: hybrid(),
     "LAPGAN": lambda: LAPGAN(SHAPE, [4, 6, 8], 4, small, small, plane, planar_critic, regularizer=R1, ema_decay=0.9),
     "ClassLAPGAN": lambda: ClassLAPGAN(SHAPE, 3, [4, 8], 4, small, small, plane, planar_critic, micro_batches=2),

@@ -1,5 +1,6 @@
 """Models: one file for each paper."""
 
+from lit_gen.models.aae import AAE
 from lit_gen.models.adversarial import AdversarialModel, Player
 from lit_gen.models.adversarial_losses import (
     AdversarialLoss,
@@ -59,6 +60,7 @@ from lit_gen.models.vae import VAE
 from lit_gen.models.vae_gan import VAEGAN
 
 __all__ = [
+    "AAE",
     "CIWAE",
     "DBM",
     "DBN",
