@@ -1,11 +1,15 @@
 """Every ready config parses, and runs end to end on synthetic data of the same kind."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from lit_gen.cli.command import config_folder, main
+from lit_gen.data import CaptionedDigits
+from lit_gen.models import AlignDRAW
+from lit_gen.models.checkpoint import stored_hyperparameters
 
 CONFIGS = sorted(
     path.relative_to(config_folder()).with_suffix("").as_posix() for path in config_folder().glob("*/*.yaml")
@@ -25,7 +29,11 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     """The config with its data replaced by synthetic images, all else as it is."""
     data = config["data"] if isinstance(config["data"], dict) else {"class_path": config["data"]}
     kept = {"binarization": data.get("init_args", {}).get("binarization", "none"), "batch_size": 8}
-    shape = [3, 32, 32] if data["class_path"] in ("CIFAR10", "SVHN", "CelebA", "ImageFolder") else [1, 28, 28]
+    shape = (
+        [3, 32, 32]
+        if data["class_path"] in ("CIFAR10", "SVHN", "CelebA", "ImageFolder")
+        else [1, 28, 28]
+    )
     if config["model"]["class_path"] == "ShapeNets3D":
         shape = [1, 24, 24, 24]
     sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}
@@ -49,6 +57,13 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     if config["model"]["class_path"] in ("DRAW", "ConvDRAW", "AlignDRAW"):
         # Two steps say of the config what 64 do.
         config["model"]["init_args"] = {**arguments, "steps": 2, "hidden_dim": 16}
+    if config["model"]["class_path"] == "SharpenedAlignDRAW":
+        # An alignDRAW of a few units stands in for the trained one.
+        scenes = CaptionedDigits(**config["data"]["init_args"])
+        drawer = AlignDRAW(scenes.image_shape, scenes.vocabulary, scenes.captions, 2, 4, 8)
+        arguments["align_draw"] = json.dumps(stored_hyperparameters(drawer))
+        for part in ("generator", "discriminator"):
+            arguments[part]["init_args"]["channels"] = [4, 4] if part == "generator" else 4
     if config["model"]["class_path"] == "ChairGenerator":
         # Few units and views say as much of the config as the published ones.
         network = arguments["network"]["init_args"]

@@ -65,6 +65,7 @@ from lit_gen.models import (
     PersistentContrastiveDivergence,
     PublishedTransformation,
     ShapeNets3D,
+    SharpenedAlignDRAW,
     StagedModel,
     load_model,
 )
@@ -156,6 +157,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "AlignDRAW-fixed": lambda: AlignDRAW(
         SCENES, WORDS.vocabulary, WORDS.captions, 2, 4, 12, sentence_reader=FixedSentence
     ),
+    "SharpenedAlignDRAW": lambda: sharpened("pyramid", regularizer=R1, ema_decay=0.9),
+    "SharpenedAlignDRAW-reconstruction": lambda: sharpened("reconstruction", sample_noise=True, micro_batches=2),
     "ClassVAE": lambda: ClassVAE(SHAPE, 3),
     "Classifier": lambda: Classifier(SHAPE, 3, num_features=8, network=conv_encoder),
     "DCGAN": lambda: DCGAN(SHAPE, 4, "normal", dcgan_generator, spectral, Hinge, ema_decay=0.9),
@@ -229,6 +232,14 @@ def planar_critic(input_shape: Shape, output_shape: Shape) -> PlaneDiscriminator
     return PlaneDiscriminator(input_shape, output_shape, channels=4)
 
 
+def sharpened(blurred: Any, **arguments: Any) -> SharpenedAlignDRAW:
+    untrained = stored_hyperparameters(AlignDRAW(SCENES, WORDS.vocabulary, WORDS.captions, 2, 4, 12))
+    networks = {"generator": plane, "discriminator": planar_critic}
+    return SharpenedAlignDRAW(
+        SCENES, WORDS.vocabulary, json.dumps(untrained), WORDS.captions, blurred, **networks, **arguments
+    )
+
+
 def critic() -> GAN:
     """All that may be asked of an adversarial model at once."""
     return GAN(
@@ -286,7 +297,7 @@ def shapenets() -> ShapeNets3D:
 def shape_of(name: str) -> Shape:
     if name.startswith("ChairGenerator"):
         return VIEWS
-    if name.startswith("AlignDRAW"):
+    if name.startswith(("AlignDRAW", "SharpenedAlignDRAW")):
         return SCENES
     return VOXELS if name == "ShapeNets3D" else SHAPE
 

@@ -54,6 +54,7 @@ from lit_gen.models.rbm import RBM
 from lit_gen.models.regularizers import R1, GradientPenalty, Regularizer, WeightClipping
 from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule, RisingMomentum
 from lit_gen.models.shapenets import ShapeNets3D
+from lit_gen.models.sharpened_align_draw import SharpenedAlignDRAW
 from lit_gen.models.staged import StagedModel
 from lit_gen.models.transformations import NoTransformation, PublishedTransformation, Transformation
 from lit_gen.models.vae import VAE
@@ -137,6 +138,7 @@ __all__ = [
     "Reparametrized",
     "RisingMomentum",
     "ShapeNets3D",
+    "SharpenedAlignDRAW",
     "StagedModel",
     "Transformation",
     "Wasserstein",

@@ -39,6 +39,7 @@ from lit_gen.networks.laplacian import (
     CoarseGenerator,
     PlaneDiscriminator,
     PlaneGenerator,
+    VectorPlane,
 )
 from lit_gen.networks.likelihood import (
     BernoulliLikelihood,
@@ -161,6 +162,7 @@ __all__ = [
     "VAEGANEncoder",
     "VAEGANGenerator",
     "VampPrior",
+    "VectorPlane",
     "VisibleFactory",
     "VisibleLayer",
     "Window",

@@ -248,6 +248,28 @@ class ClassPlane(Network):
         return self.network(torch.cat([planes, plane.to(planes.dtype)], 1))
 
 
+class VectorPlane(nn.Module):
+    """Shows a network of planes a vector as one more plane, which is learned: ReLU of a linear map of the vector.
+
+    Args:
+        vector_dim: length of the vector.
+        input_shape: ``(C, H, W)`` of the other planes.
+        output_shape: of the network.
+        network: from ``C + 1`` planes to the output.
+    """
+
+    def __init__(self, vector_dim: int, input_shape: Shape, output_shape: Shape, network: NetworkFactory) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        self.plane = nn.Linear(vector_dim, height * width)
+        self.network = build(network, (channels + 1, height, width), output_shape)
+
+    def forward(self, planes: Tensor, vector: Tensor) -> Tensor:
+        """Planes ``(B, C, H, W)`` and vectors ``(B, vector_dim)`` -> ``(B, *output_shape)``."""
+        plane = torch.relu(self.plane(vector)).view(len(planes), 1, *planes.shape[2:])
+        return self.network(torch.cat([planes, plane.to(planes.dtype)], 1))
+
+
 def hidden_layers(inputs: int, widths: Sequence[int], dropout: float = 0.0) -> list[nn.Module]:
     """Linear layers with ReLU, and dropout where there is any.
 
