@@ -26,6 +26,8 @@ class MinibatchDiscrimination(nn.Module):
     close by that kernel, the image itself among them: 1 for an image like no other, B in a batch of copies (Salimans et
     al. 2016, Improved techniques for training GANs, https://arxiv.org/abs/1606.03498, section 3.2).
 
+    The batch is what is computed at once: a part of it under ``micro_batches``, and the images of one process.
+
     Args:
         units: of one image.
         kernels: numbers appended.

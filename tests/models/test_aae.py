@@ -113,7 +113,7 @@ def test_codes_come_to_follow_the_prior(tmp_path: Path) -> None:
     assert codes.mean(0).abs().max().item() < 0.15
     assert codes.std(0).tolist() == pytest.approx([1, 1], rel=0.1)
     accuracy = 0.5 * ((terms.real_logit > 0).float().mean() + (terms.fake_logit < 0).float().mean())
-    assert accuracy.item() == pytest.approx(0.5, abs=0.07)
+    assert accuracy.item() == pytest.approx(0.5, abs=0.1)
     error = (model.reconstruct(greys) - greys).square().mean()
     assert error.item() < 0.1 * greys.var().item()
 
