@@ -79,7 +79,7 @@ def synthetic(config: dict, folder: Path) -> list[str]:
             arguments[part].setdefault("init_args", {})["steps"] = 4
         if "sampler" in arguments:
             arguments["sampler"]["init_args"]["steps"] = 2
-    for part in ("generator", "discriminator") if config["model"]["class_path"] == "DCGAN" else ():
+    for part in ("generator", "discriminator") if config["model"]["class_path"] in ("BGAN", "DCGAN") else ():
         # The published widths take a minute of these few images.
         network = {name: value for name, value in arguments[part]["init_args"].items() if name != "channels"}
         narrow = {"channels": [4, 6, 8]} if arguments[part]["class_path"].startswith("SNGAN") else {"width": 8}

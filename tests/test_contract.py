@@ -18,6 +18,7 @@ from lit_gen.callbacks.evaluation import first
 from lit_gen.data import CaptionedDigits, ImageDataModule, Synthetic, SyntheticChairs
 from lit_gen.models import (
     AAE,
+    BGAN,
     DBM,
     DBN,
     DCGAN,
@@ -63,6 +64,7 @@ from lit_gen.models import (
     LinearSchedule,
     NoTransformation,
     PersistentContrastiveDivergence,
+    PolicyGradient,
     PublishedTransformation,
     ShapeNets3D,
     SharpenedAlignDRAW,
@@ -168,6 +170,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "GAN-steadied": lambda: GAN(SHAPE, 4, "normal", small, crowd, feature_matching=matched, augmentation=DiffAugment),
     "AAE": lambda: AAE(SHAPE, 4, small, small, small),
     "VAEGAN": lambda: hybrid(),
+    "BGAN": lambda: BGAN(SHAPE, 4, "normal", dcgan_generator, layered, num_samples=3, ema_decay=0.9),
+    "BGAN-policy": lambda: BGAN(SHAPE, 4, "uniform", uniform, maxout, policy, 2, Hinge, GradientPenalty),
     "LAPGAN": lambda: LAPGAN(SHAPE, [4, 6, 8], 4, small, small, plane, planar_critic, regularizer=R1, ema_decay=0.9),
     "ClassLAPGAN": lambda: ClassLAPGAN(SHAPE, 3, [4, 8], 4, small, small, plane, planar_critic, micro_batches=2),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
@@ -190,6 +194,10 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
 
 def rising() -> LinearSchedule:
     return LinearSchedule(6, 0.1, 0.5)
+
+
+def policy() -> PolicyGradient:
+    return PolicyGradient("loss")
 
 
 def unet(input_shape: Shape, output_shape: Shape, num_classes: int) -> UNet:

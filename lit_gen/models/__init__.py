@@ -14,6 +14,7 @@ from lit_gen.models.align_draw import AlignDRAW
 from lit_gen.models.augmentations import Augmentation, DiffAugment
 from lit_gen.models.balance import BalancingRule, Equilibrium, ErrorBalance
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
+from lit_gen.models.bgan import BGAN
 from lit_gen.models.chairs import ChairGenerator
 from lit_gen.models.checkpoint import load_model
 from lit_gen.models.class_ddpm import ClassDDPM
@@ -30,6 +31,7 @@ from lit_gen.models.dcgan import DCGAN, ClassDCGAN
 from lit_gen.models.ddpm import DDPM
 from lit_gen.models.diffusion_kernels import BinomialKernel, DiffusionKernel, GaussianKernel
 from lit_gen.models.diffusion_samplers import AncestralSampler, DDIMSampler, DiffusionSampler
+from lit_gen.models.discrete_estimators import BoundarySeeking, DiscreteEstimator, PolicyGradient
 from lit_gen.models.dpm import DPM2015
 from lit_gen.models.draw import DRAW
 from lit_gen.models.energy import EnergyModel
@@ -62,6 +64,7 @@ from lit_gen.models.vae_gan import VAEGAN
 
 __all__ = [
     "AAE",
+    "BGAN",
     "CIWAE",
     "DBM",
     "DBN",
@@ -86,6 +89,7 @@ __all__ = [
     "Augmentation",
     "BalancingRule",
     "BinomialKernel",
+    "BoundarySeeking",
     "ChairGenerator",
     "ClassDCGAN",
     "ClassDDPM",
@@ -103,6 +107,7 @@ __all__ = [
     "DiffAugment",
     "DiffusionKernel",
     "DiffusionSampler",
+    "DiscreteEstimator",
     "EnergyModel",
     "Equilibrium",
     "ErrorBalance",
@@ -133,6 +138,7 @@ __all__ = [
     "ParallelTempering",
     "PersistentContrastiveDivergence",
     "Player",
+    "PolicyGradient",
     "PublishedTransformation",
     "Regularizer",
     "Reparametrized",

@@ -182,7 +182,7 @@ class GAN(AdversarialModel, Decodes):
         """Images ``(B, C, H, W)`` in [0, 1] of latents ``(B, latent_dim)``, differentiable, by the trained weights."""
         return self.to_image(self.generator(self.generator_input(z, condition)))
 
-    def decode(self, z: Tensor, condition: Any = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Any = None) -> Distribution | Tensor:
         """As :meth:`generate`, by the moving average of the weights where the model keeps one."""
         if self.average is None or not self.sample_average:
             return self.generate(z, condition)
@@ -209,7 +209,7 @@ class GAN(AdversarialModel, Decodes):
 
     def fakes(self, images: Tensor, condition: Any = None) -> Tensor:
         z = self.sample_latents(len(images), condition)
-        return self.generate(z, condition) if self.training else self.decode(z, condition)
+        return self.generate(z, condition) if self.training else self.decode_images(z, condition)
 
     def discriminator_loss(self, images: Tensor, fakes: Tensor, condition: Any = None) -> DiscriminatorTerms:
         # Two batches, not one: each has statistics of its own under batch normalisation.
