@@ -188,16 +188,24 @@ class Doctor(pl.Callback):
             return
         images = batch[0]
         if bool(((images > 0) & (images < 1)).any()):
+            advice = "Binarize (--data.binarization stochastic, or static)"
             if isinstance(pl_module, LikelihoodModel):
                 what = "the likelihood is one of binary pixels. The loss is then a cross-entropy, and elbo bounds no"
                 remedy = "a likelihood of grey pixels (--model.likelihood DiscretizedLogisticLikelihood)"
+            elif isinstance(pl_module, Decodes):
+                self._tell(
+                    "grey",
+                    "the images have grey levels, and the model draws zeros and ones: by these alone a discriminator"
+                    f" tells them apart. {advice}, or take a model of grey pixels (--model GAN).",
+                )
+                return
             else:
                 what = "the visible units are binary. The free energy of an image then gives no"
                 remedy = "visible units of grey pixels (--model.visible GaussianVisible)"
             self._tell(
                 "grey",
                 f"the images have grey levels, {what} log-likelihood: do not compare it with published values."
-                f" Binarize (--data.binarization stochastic, or static), or take {remedy}.",
+                f" {advice}, or take {remedy}.",
             )
 
     # ---- latents and samples
