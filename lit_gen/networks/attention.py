@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import threshold
 
 from lit_gen.networks.network import Recorded, Shape, full_precision
 from lit_gen.networks.recurrent import linear_of_unit_gain
@@ -88,30 +89,35 @@ class FilterBank(nn.Module):
         exponents = -distances.square()
         if self.outside is not None:
             exponents = exponents + self.outside
-        filter_x, filter_y = torch.softmax(exponents, -1).unbind(1)
+        weights = torch.softmax(exponents, -1)
+        # The tails of sharp filters would be subnormal numbers, or make them of products, at which processors crawl.
+        weights = threshold(weights, torch.finfo(weights.dtype).tiny ** (1 / 3), 0.0)
+        filter_x, filter_y = weights.unbind(1)
         height, width = self.image_size
         return filter_y[:, :, :height], filter_x[:, :, :width]
 
     def read(self, images: Tensor, window: Window) -> Tensor:
         """gamma F_Y x F_X^T of every channel: ``(B, C, H, W) -> (B, C, N, N)`` (equation 27)."""
-        channels, size = images.shape[1], self.grid_size
+        channels, height, width = images.shape[1:]
+        size = self.grid_size
         with torch.autocast(images.device.type, enabled=False):
             filter_y, filter_x = self.filters(window)
-            # As two products of whole batches, with the channels side by side.
-            rows = filter_y @ images.transpose(1, 2).flatten(2)  # (B, N, C W)
-            patches = rows.reshape(len(rows), size * channels, -1) @ filter_x.mT  # (B, N C, N)
-            patches = patches * window.intensity[:, None, None]
+            # As two products of whole batches; the first as the images lie in memory.
+            columns = images.reshape(-1, channels * height, width) @ filter_x.mT  # (B, C H, N)
+            columns = columns.view(-1, channels, height, size).transpose(1, 2).flatten(2)  # (B, H, C N)
+            patches = filter_y @ columns * window.intensity[:, None, None]  # (B, N, C N)
             return patches.view(-1, size, channels, size).transpose(1, 2)
 
     def write(self, patches: Tensor, window: Window) -> Tensor:
         """1 / gamma F_Y^T w F_X of every channel: ``(B, C, N, N) -> (B, C, H, W)`` (equation 29)."""
         channels, (height, width) = patches.shape[1], self.image_size
+        size = self.grid_size
         with torch.autocast(patches.device.type, enabled=False):
             filter_y, filter_x = self.filters(window)
             scaled = full_precision(patches) / window.intensity[:, None, None, None]
             rows = filter_y.mT @ scaled.transpose(1, 2).flatten(2)  # (B, H, C N)
-            images = rows.reshape(len(rows), height * channels, -1) @ filter_x  # (B, H C, W)
-            return images.view(-1, height, channels, width).transpose(1, 2)
+            rows = rows.view(-1, height, channels, size).transpose(1, 2).reshape(-1, channels * height, size)
+            return (rows @ filter_x).view(-1, channels, height, width)
 
 
 class Glimpse(NamedTuple):

@@ -160,3 +160,23 @@ def test_bad_sizes() -> None:
         ConvWriter((6, 2, 2), (1, 8, 8), channels=[])
     with pytest.raises(ValueError, match="at least one layer"):
         ConvReader((1, 8, 8), 4, channels=[])
+
+
+def test_no_weight_is_so_small_that_processors_crawl() -> None:
+    # Sharp filters, near the image and far outside it, whose tails underflow.
+    torch.manual_seed(0)
+    bank = FilterBank((28, 20), 5)
+    numbers = torch.randn(200, 5) * torch.tensor([2.0, 2.0, 1.0, 1.0, 1.0]) - torch.tensor([0.0, 0.0, 2.0, 0.0, 0.0])
+    sharp = bank.window(numbers.requires_grad_())
+    images = torch.rand(200, 2, 28, 20, requires_grad=True)
+    read = bank.read(images, sharp)
+    written = bank.write(torch.randn_like(read), sharp)
+    (read.sum() + written.square().sum()).backward()
+    assert images.grad is not None
+    smallest = torch.finfo(torch.float32).tiny
+    for values in (*bank.filters(sharp), read, written, images.grad):
+        assert not ((values != 0) & (values.abs() < smallest)).any()
+    exact = FilterBank((28, 20), 5).double()
+    for ours, wanted in zip(bank.filters(sharp), exact.filters(exact.window(numbers.double())), strict=True):
+        torch.testing.assert_close(ours.double(), wanted, atol=1e-5, rtol=1e-5)
+        assert (wanted[ours == 0] < 1e-12).all()
