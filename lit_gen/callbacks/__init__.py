@@ -3,6 +3,7 @@
 from lit_gen.callbacks.alignment import Alignment, alignment_picture, captioned_grid
 from lit_gen.callbacks.caption_accuracy import CaptionAccuracy
 from lit_gen.callbacks.caption_retrieval import CaptionRetrieval
+from lit_gen.callbacks.caption_similarity import CaptionSimilarity
 from lit_gen.callbacks.checkpoint_io import AtomicCheckpointIO
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.compile import Compile
@@ -41,6 +42,7 @@ __all__ = [
     "BestAndLast",
     "CaptionAccuracy",
     "CaptionRetrieval",
+    "CaptionSimilarity",
     "ClassMorph",
     "Compile",
     "Completion",

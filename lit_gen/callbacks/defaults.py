@@ -3,6 +3,7 @@
 import lightning.pytorch as pl
 
 from lit_gen.callbacks.alignment import Alignment
+from lit_gen.callbacks.caption_similarity import CaptionSimilarity
 from lit_gen.callbacks.checkpoints import BestAndLast
 from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.doctor import Doctor
@@ -56,6 +57,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(ReconstructionGrid())
         if isinstance(model, Decodes):
             callbacks.append(LatentGrid())
+        if isinstance(model, CaptionConditional):
+            callbacks.append(CaptionSimilarity())
         if isinstance(model, HasTrajectory):
             callbacks.append(Trajectory())
             if isinstance(model, CaptionConditional):
