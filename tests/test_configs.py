@@ -23,13 +23,14 @@ DIFFUSIONS = ("DPM2015", "DDPM", "ClassDDPM")
 ENERGIES = ("RBM", "ClassRBM", "DBM", "DBN")
 CAPTIONED = ("CaptionedDigits", "CocoCaptions", "CaptionedFolder")
 COLOUR = ("cifar10", "folder")
+COLOURED = ("CIFAR10", "SVHN", "SVHNNumbers", "CelebA", "ImageFolder")
 
 
 def synthetic(config: dict, folder: Path) -> list[str]:
     """The config with its data replaced by synthetic images, all else as it is."""
     data = config["data"] if isinstance(config["data"], dict) else {"class_path": config["data"]}
     kept = {"binarization": data.get("init_args", {}).get("binarization", "none"), "batch_size": 8}
-    shape = [3, 32, 32] if data["class_path"] in ("CIFAR10", "SVHN", "CelebA", "ImageFolder") else [1, 28, 28]
+    shape = [3, 32, 32] if data["class_path"] in COLOURED else [1, 28, 28]
     if config["model"]["class_path"] == "ShapeNets3D":
         shape = [1, 24, 24, 24]
     sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}

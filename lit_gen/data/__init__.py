@@ -17,6 +17,7 @@ from lit_gen.data.rendered_chairs import RenderedChairs
 from lit_gen.data.shape_views import ShapeViews, SyntheticChairs
 from lit_gen.data.stl10 import STL10
 from lit_gen.data.svhn import SVHN
+from lit_gen.data.svhn_numbers import SVHNNumbers
 from lit_gen.data.synthetic import Synthetic
 from lit_gen.data.synthetic_shapes import SyntheticShapes
 from lit_gen.data.two_digits import TwoDigits
@@ -45,6 +46,7 @@ __all__ = [
     "ModelNet",
     "Omniglot",
     "RenderedChairs",
+    "SVHNNumbers",
     "ShapeViews",
     "Synthetic",
     "SyntheticChairs",
