@@ -22,6 +22,7 @@ from lit_gen.callbacks.likelihood_desk import LikelihoodDesk
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
 from lit_gen.callbacks.memorization import Memorization
 from lit_gen.callbacks.metrics import GenerationMetrics, ImportanceBound
+from lit_gen.callbacks.mode_coverage import ModeCoverage
 from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.profiler import Unprofiled
 from lit_gen.callbacks.progress import ProgressBar
@@ -61,6 +62,7 @@ __all__ = [
     "LikelihoodEstimator",
     "LogPartition",
     "Memorization",
+    "ModeCoverage",
     "ParzenWindow",
     "ProgressBar",
     "PseudoLikelihood",

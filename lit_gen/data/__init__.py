@@ -15,6 +15,7 @@ from lit_gen.data.modelnet import ModelNet
 from lit_gen.data.omniglot import Omniglot
 from lit_gen.data.rendered_chairs import RenderedChairs
 from lit_gen.data.shape_views import ShapeViews, SyntheticChairs
+from lit_gen.data.stacked_mnist import StackedMNIST
 from lit_gen.data.stl10 import STL10
 from lit_gen.data.svhn import SVHN
 from lit_gen.data.svhn_numbers import SVHNNumbers
@@ -48,6 +49,7 @@ __all__ = [
     "RenderedChairs",
     "SVHNNumbers",
     "ShapeViews",
+    "StackedMNIST",
     "Synthetic",
     "SyntheticChairs",
     "SyntheticShapes",

@@ -16,6 +16,7 @@ from lit_gen.metrics.generation_scores import GenerationScores, MetricName
 from lit_gen.metrics.inception_score import InceptionScore
 from lit_gen.metrics.kid import KID
 from lit_gen.metrics.memorization import MemorizationResult, NearestNeighbors, judge_distances, memorization
+from lit_gen.metrics.modes import ModeStatistics, mode_statistics, stacked_classes
 from lit_gen.metrics.precision_recall import PrecisionRecall, PrecisionRecallResult
 from lit_gen.metrics.receipt import Receipt
 
@@ -36,6 +37,7 @@ __all__ = [
     "MeanStd",
     "MemorizationResult",
     "MetricName",
+    "ModeStatistics",
     "NearestNeighbors",
     "Pixels",
     "PrecisionRecall",
@@ -47,4 +49,6 @@ __all__ = [
     "frechet_distance",
     "judge_distances",
     "memorization",
+    "mode_statistics",
+    "stacked_classes",
 ]
