@@ -18,6 +18,7 @@ from lit_gen.networks.average import MovingAverage
 from lit_gen.networks.boltzmann import BoltzmannLayer, State
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
+from lit_gen.networks.conv_maxout import ConvMaxoutDiscriminator, DeconvGenerator
 from lit_gen.networks.conv_reader import ConvReader, ConvWriter, halving_convolutions
 from lit_gen.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lit_gen.networks.deep_boltzmann import DeepBoltzmannMachine
@@ -94,10 +95,12 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "ConvLSTMCell",
+    "ConvMaxoutDiscriminator",
     "ConvReader",
     "ConvWriter",
     "DCGANDiscriminator",
     "DCGANGenerator",
+    "DeconvGenerator",
     "DeepBoltzmannMachine",
     "DiscretizedLogisticLikelihood",
     "FilterBank",

@@ -116,8 +116,9 @@ class MaxoutMLP(Network):
 
 
 def start_uniform(network: nn.Module, weight_range: float) -> None:
-    """Draw the weights of all linear layers uniformly, and set their biases to zero."""
+    """Draw the weights of all linear layers and convolutions uniformly, and set their biases to zero."""
     for layer in network.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            assert layer.bias is not None
             nn.init.uniform_(layer.weight, -weight_range, weight_range)
             nn.init.zeros_(layer.bias)
