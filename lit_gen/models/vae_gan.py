@@ -182,7 +182,7 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         """Reconstructions of the images, then as many samples: ``(2B, C, H, W)``."""
         reconstructed = self.encode(images, condition).rsample()
         z = torch.cat([reconstructed, self.sample_latents(len(images), condition)])
-        return self.generate(z, condition) if self.training else self.decode(z, condition)
+        return self.generate(z, condition) if self.training else self.decode_images(z, condition)
 
     def discriminator_loss(self, images: Tensor, fakes: Tensor, condition: Any = None) -> DiscriminatorTerms:
         """Of images ``(B, ...)`` and the ``(2B, ...)`` of :meth:`fakes`, with ``(2B,)`` logits of fakes."""
