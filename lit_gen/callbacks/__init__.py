@@ -14,6 +14,7 @@ from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.estimator import LikelihoodEstimator
 from lit_gen.callbacks.estimators import ActiveUnits, Annealing, ImportanceSampling, ParzenWindow
 from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation
+from lit_gen.callbacks.feature_classification import FeatureClassification
 from lit_gen.callbacks.held_out_views import HeldOutViews
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.landscape import EnergyLandscape
@@ -50,6 +51,7 @@ __all__ = [
     "Doctor",
     "EnergyLandscape",
     "ExactResume",
+    "FeatureClassification",
     "Filters",
     "FirstBatchCallback",
     "GenerationMetrics",

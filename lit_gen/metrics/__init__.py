@@ -15,6 +15,7 @@ from lit_gen.metrics.fid import FID, frechet_distance
 from lit_gen.metrics.generation_scores import GenerationScores, MetricName
 from lit_gen.metrics.inception_score import InceptionScore
 from lit_gen.metrics.kid import KID
+from lit_gen.metrics.linear_probe import ProbeResult, fit_probe, linear_probe, pooled_features
 from lit_gen.metrics.memorization import MemorizationResult, NearestNeighbors, judge_distances, memorization
 from lit_gen.metrics.modes import ModeStatistics, mode_statistics, stacked_classes
 from lit_gen.metrics.precision_recall import PrecisionRecall, PrecisionRecallResult
@@ -42,13 +43,17 @@ __all__ = [
     "Pixels",
     "PrecisionRecall",
     "PrecisionRecallResult",
+    "ProbeResult",
     "Receipt",
     "SmallSampleWarning",
     "birthday_test",
     "duplicate_radius",
+    "fit_probe",
     "frechet_distance",
     "judge_distances",
+    "linear_probe",
     "memorization",
     "mode_statistics",
+    "pooled_features",
     "stacked_classes",
 ]

@@ -274,6 +274,14 @@ class HasDiscriminator(ABC):
         """Losses and logits ``(B,)`` of images ``(B, C, H, W)``, and of as many generated ones, by name."""
 
 
+class HasFeatureMaps(ABC):
+    """Sees things in images that may be of use for telling them apart, learnt without labels."""
+
+    @abstractmethod
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Of images ``(B, C, H, W)`` in [0, 1], the maps ``(B, C', H', W')`` of each layer, the first layer first."""
+
+
 class HasFilters(ABC):
     """Has units whose weights to the pixels are worth a look."""
 

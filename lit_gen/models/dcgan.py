@@ -18,7 +18,7 @@ from torch.nn.functional import one_hot
 
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
 from lit_gen.models.augmentations import AugmentationFactory
-from lit_gen.models.base import ClassConditional
+from lit_gen.models.base import ClassConditional, HasFeatureMaps
 from lit_gen.models.feature_matching import FeatureMatchingFactory
 from lit_gen.models.gan import GAN, Noise
 from lit_gen.models.optimizers import GANAdam
@@ -26,7 +26,7 @@ from lit_gen.models.regularizers import RegularizerFactory
 from lit_gen.networks import DCGANDiscriminator, DCGANGenerator, NetworkFactory, Shape, build
 
 
-class DCGAN(GAN):
+class DCGAN(GAN, HasFeatureMaps):
     """Deep convolutional GAN (Radford et al. 2015), for images of any size and any number of channels.
 
     Networks see and make pixels in [-1, 1]; images are in [0, 1] everywhere else.
@@ -117,6 +117,22 @@ class DCGAN(GAN):
 
     def to_discriminator(self, images: Tensor) -> Tensor:
         return 2 * images - 1
+
+    def discriminator_input(self, seen: Tensor, condition: Any = None) -> Tensor:
+        """What the discriminator's network is given of images that :meth:`to_discriminator` made."""
+        return seen
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Of images in [0, 1], the maps of the discriminator's convolutions, which Radford et al. classify by.
+
+        Raises:
+            TypeError: a discriminator of another kind.
+        """
+        if not isinstance(self.discriminator, DCGANDiscriminator):
+            raise TypeError(
+                f"features are those of a DCGANDiscriminator, and this one is a {type(self.discriminator).__name__}"
+            )
+        return self.discriminator.feature_maps(self.discriminator_input(self.to_discriminator(images)))
 
 
 class ClassDCGAN(DCGAN, ClassConditional):
@@ -209,6 +225,12 @@ class ClassDCGAN(DCGAN, ClassConditional):
     def generator_input(self, z: Tensor, condition: Any = None) -> Tensor:
         return torch.cat([z, one_hot(condition, self.num_classes).to(z.dtype)], 1)
 
+    def discriminator_input(self, seen: Tensor, condition: Any = None) -> Tensor:
+        """With the maps of the classes; all zero where none is named, as for features that must not know it."""
+        maps = seen.new_zeros(len(seen), self.num_classes)
+        if condition is not None:
+            maps = one_hot(condition, self.num_classes).to(seen.dtype)
+        return torch.cat([seen, maps[:, :, None, None].expand(-1, -1, *seen.shape[2:])], 1)
+
     def logits(self, seen: Tensor, condition: Any = None) -> Tensor:
-        maps = one_hot(condition, self.num_classes).to(seen.dtype)[:, :, None, None]
-        return super().logits(torch.cat([seen, maps.expand(-1, -1, *seen.shape[2:])], 1), condition)
+        return super().logits(self.discriminator_input(seen, condition), condition)

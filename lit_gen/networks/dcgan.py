@@ -223,5 +223,14 @@ class DCGANDiscriminator(Network):
             layers.append(nn.BatchNorm2d(after) if self.norm == "batch" else nn.GroupNorm(1, after))
         return [*layers, nn.LeakyReLU(0.2)]
 
+    def feature_maps(self, x: Tensor) -> list[Tensor]:
+        """What each convolution finds in images, after normalisation and ReLU: ``(B, C, H, W)``, the largest first."""
+        maps = []
+        for layer in self.convolutions:
+            x = layer(x)
+            if isinstance(layer, nn.LeakyReLU):
+                maps.append(x)
+        return maps
+
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.minibatch(self.convolutions(x).flatten(1))).unflatten(1, self.output_shape)
