@@ -18,7 +18,7 @@ from lit_gen.callbacks.feature_classification import FeatureClassification
 from lit_gen.callbacks.held_out_views import HeldOutViews
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
 from lit_gen.callbacks.landscape import EnergyLandscape
-from lit_gen.callbacks.latents import LatentGrid
+from lit_gen.callbacks.latents import LatentGrid, arithmetic_grid
 from lit_gen.callbacks.likelihood_desk import LikelihoodDesk
 from lit_gen.callbacks.logging import image_grid, log_animation, log_image, run_folder
 from lit_gen.callbacks.memorization import Memorization
@@ -78,6 +78,7 @@ __all__ = [
     "ViewGrid",
     "VoxelGrid",
     "alignment_picture",
+    "arithmetic_grid",
     "captioned_grid",
     "default_callbacks",
     "evaluation",

@@ -1,6 +1,7 @@
 """What lies between two points of latent space."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -10,7 +11,8 @@ from torch.distributions import Distribution, Independent, Normal
 
 from lit_gen.callbacks.evaluation import FirstBatchCallback, first, positive
 from lit_gen.callbacks.logging import image_grid, log_image
-from lit_gen.models.base import Conditional, Decodes, Encodes
+from lit_gen.inference import codes_around, latent_arithmetic
+from lit_gen.models.base import Conditional, Decodes, Encodes, repeat_condition
 
 
 def slerp(start: Tensor, end: Tensor, weight: float) -> Tensor:
@@ -42,6 +44,59 @@ def interpolate_latents(start: Tensor, end: Tensor, weight: float, prior: Distri
     if isinstance(base, Normal):
         return base.loc + base.scale * slerp((start - base.loc) / base.scale, (end - base.loc) / base.scale, weight)
     return torch.lerp(start, end, weight)
+
+
+def arithmetic_grid(
+    model: Decodes,
+    plus: Sequence[Tensor],
+    minus: Sequence[Tensor] = (),
+    radius: float = 0.25,
+    rows: int = 3,
+    condition: Any = None,
+) -> Tensor:
+    """A picture of arithmetic with codes (Radford et al. 2015, figure 7): concepts at the left, the result beside them.
+
+    Each concept has a column: images of its codes, at the bottom that of their mean. Beside them are images around the
+    result of :func:`~lit_gen.inference.latent_arithmetic`, which itself is the one in the middle. For a GAN, codes are
+    those of samples that show a concept (``z = model.sample_latents(64)``, and a look at ``model.decode_images(z)``),
+    for a model that encodes those of images.
+
+    Args:
+        model: makes images of codes.
+        plus: for each concept that is added, codes ``(k, *latent_shape)``.
+        minus: the same of concepts that are taken away; they are shown after the others.
+        radius: of the noise around the result, in each unit.
+        rows: of images around the result, an odd number.
+        condition: of all images, as for one; None for none.
+
+    Returns:
+        ``(3, H', W')`` in [0, 1].
+
+    Raises:
+        ValueError: codes that :func:`~lit_gen.inference.latent_arithmetic` does not take, or an even number of rows.
+    """
+    if rows < 1 or rows % 2 == 0:
+        raise ValueError(f"rows must be an odd number, so that one image is in the middle; got {rows}")
+    result = latent_arithmetic(plus, minus)
+    around = codes_around(result, rows**2, radius)
+    around[[0, rows**2 // 2]] = around[[rows**2 // 2, 0]]
+    columns = [torch.cat([codes, codes.mean(0, keepdim=True)]) for codes in (*plus, *minus)]
+    columns += list(around.unflatten(0, (rows, rows)).unbind(1))
+    with torch.no_grad():
+        pictures = [
+            model.decode_images(codes, repeat_condition(condition, len(codes))).float().cpu() for codes in columns
+        ]
+    height = max(map(len, pictures))
+    shown = pictures[0].new_full((height, len(pictures) + 1, *pictures[0].shape[1:]), 0.5)
+    concepts = len(pictures) - rows
+    for number, column in enumerate(pictures):
+        # The bottom row is that of the means; between concepts and result a column is left empty.
+        if number < concepts:
+            shown[: len(column) - 1, number] = column[:-1]
+            shown[-1, number] = column[-1]
+        else:
+            shown[: len(column), number + 1] = column
+    return image_grid(shown.flatten(0, 1), len(pictures) + 1)
 
 
 class LatentGrid(FirstBatchCallback):

@@ -13,6 +13,7 @@ from lit_gen.inference.ais import (
     reverse_ais_log_weights,
     sigmoid_temperatures,
 )
+from lit_gen.inference.concepts import Box, codes_around, concept_weights, inside_boxes, latent_arithmetic
 from lit_gen.inference.decoder_likelihood import DecoderDensity, DecoderPath, LikelihoodEstimate, decoder_log_likelihood
 from lit_gen.inference.depth import DepthObservation, observe_depth
 from lit_gen.inference.enumeration import binary_states, enumerated_log_partition
@@ -39,6 +40,7 @@ __all__ = [
     "ACTIVE_VARIANCE",
     "GRID",
     "AnnealedPath",
+    "Box",
     "DecoderDensity",
     "DecoderPath",
     "DepthObservation",
@@ -59,6 +61,8 @@ __all__ = [
     "ais_log_weights",
     "binary_states",
     "chain",
+    "codes_around",
+    "concept_weights",
     "conditional_parzen",
     "decoder_log_likelihood",
     "enumerated_log_partition",
@@ -66,6 +70,8 @@ __all__ = [
     "hmc",
     "hmc_step",
     "importance_bound",
+    "inside_boxes",
+    "latent_arithmetic",
     "leapfrog",
     "observe_depth",
     "parzen_log_likelihood",

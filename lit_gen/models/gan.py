@@ -188,6 +188,11 @@ class GAN(AdversarialModel, Decodes):
             return self.generate(z, condition)
         return self.to_image(self.average(self.generator_input(z, condition)))
 
+    @property
+    def sampling_generator(self) -> nn.Module:
+        """The network that samples come from: the generator, or its moving average."""
+        return self.generator if self.average is None or not self.sample_average else self.average.network
+
     def discriminate(self, images: Tensor, condition: Any = None) -> Tensor:
         """Logits ``(B,)`` of images ``(B, C, H, W)`` in [0, 1]: large where they look real."""
         return self.logits(self.augment(self.to_discriminator(images)), condition)

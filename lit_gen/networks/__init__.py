@@ -33,7 +33,7 @@ from lit_gen.networks.flows import (
     RadialFlow,
     RadialTransform,
 )
-from lit_gen.networks.inner import check_layer, watch_layer
+from lit_gen.networks.inner import check_layer, dropped_maps, watch_layer
 from lit_gen.networks.laplacian import (
     ClassPlane,
     CoarseDiscriminator,
@@ -173,6 +173,7 @@ __all__ = [
     "WriterFactory",
     "build",
     "check_layer",
+    "dropped_maps",
     "full_precision",
     "halving_convolutions",
     "unpool",

@@ -145,6 +145,10 @@ class DCGANGenerator(Network):
         self.layers = nn.Sequential(*layers)
         start(self)
 
+    def feature_layers(self) -> list[str]:
+        """Names of the layers whose outputs are feature maps, after normalisation and ReLU; the smallest maps first."""
+        return [f"layers.{name}" for name, layer in self.layers.named_children() if isinstance(layer, nn.ReLU)]
+
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 

@@ -1,9 +1,10 @@
 """What inner layers of a network give, beside its output."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -59,3 +60,32 @@ def watch_layer(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
             f"what the layer {layer!r} of the {type(network).__name__} gives is overwritten by the layer after it; take"
             " that one, or build it with inplace=False"
         )
+
+
+@contextmanager
+def dropped_maps(network: nn.Module, layer: str, maps: Tensor | Sequence[int]) -> Iterator[None]:
+    """A block in which some maps of an inner layer are zero at every position (Radford et al. 2015, section 6.3.1).
+
+    A compiled network does not notice.
+
+    Args:
+        network: that is called within the block.
+        layer: its name, as in :func:`check_layer`, of outputs ``(B, C, ...)``.
+        maps: numbers of channels, or bool ``(C,)``: those of positive weight, say
+            (:func:`~lit_gen.inference.concept_weights`).
+
+    Raises:
+        ValueError: no such layer.
+        IndexError: within the block, a number that the layer has no map of.
+    """
+    chosen = torch.as_tensor(maps)
+    numbers = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen.long()
+
+    def drop(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        return output.index_fill(1, numbers.to(output.device), 0)
+
+    handle = network.get_submodule(check_layer(network, layer)).register_forward_hook(drop)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.distributions import Independent, Normal, Uniform
 
-from lit_gen.callbacks import LatentGrid, ReconstructionGrid, SampleGrid
+from lit_gen.callbacks import LatentGrid, ReconstructionGrid, SampleGrid, arithmetic_grid
 from lit_gen.callbacks.images import interleave
 from lit_gen.callbacks.latents import interpolate_latents, slerp
 from lit_gen.models import VAE, ConditionalVAE
@@ -186,3 +186,26 @@ def test_conditional_models_are_shown_with_conditions(tmp_path: Path) -> None:
     assert np.array_equal(ways, expected.reshape(4)[:2, None].repeat(3, 1))
     samples = tiles(read(tmp_path / "images" / "val" / "samples" / "00000005.png"), 8, 8)[:, :, 32, 32]
     assert set(samples.flatten().tolist()) == {0, 128, 255}
+
+
+def test_arithmetic_shows_concepts_and_the_result() -> None:
+    """A decoder whose image is one grey level for each code."""
+
+    class Grey(VAE):
+        def decode_images(self, z: Tensor, condition: Any = None) -> Tensor:
+            return z[:, :1, None, None].clamp(0, 1).expand(-1, *SHAPE)
+
+    model = Grey(SHAPE, 2, small, small)
+    king, man, woman = ([[0.8, 0.0], [1.0, 0.0]], [[0.3, 0.0], [0.5, 0.0]], [[0.2, 0.0], [0.2, 0.0]])
+    concepts = [torch.tensor(codes) for codes in (king, woman, man)]
+    picture = arithmetic_grid(model, concepts[:2], concepts[2:], radius=0.1)
+    shades = tiles((picture.permute(1, 2, 0).numpy() * 255).round(), 3, 7).mean((2, 3)) / 255
+    expected = np.array([[0.8, 0.2, 0.3], [1.0, 0.2, 0.5], [0.9, 0.2, 0.4]])
+    assert np.abs(shades[:, :3] - expected).max() < 0.01, "codes above, their mean below"
+    assert np.abs(shades[:, 3] - 0.5).max() < 0.01
+    assert abs(shades[1, 5] - 0.7) < 0.01, "king - man + woman in the middle"
+    others = np.delete(shades[:, 4:].flatten(), 4)
+    assert len(set(others)) > 3
+    assert np.abs(others - 0.7).max() <= 0.11
+    with pytest.raises(ValueError, match="rows must be an odd number, so that one image is in the middle; got 2"):
+        arithmetic_grid(model, concepts, rows=2)
