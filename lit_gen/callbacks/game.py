@@ -160,7 +160,7 @@ def judge_duel(where: str, found: Duel, model: GenerativeModel) -> Iterator[Find
     yield Finding(
         f"won {where}",
         0 <= found.loss < 0.05 and found.separation > 0.999,
-        f"{who} has won: it tells images from generated ones without a mistake (accuracy {found.accuracy:.1%}, a gap of"
+        f"{who} has won: it tells real from generated without a mistake (accuracy {found.accuracy:.1%}, a gap of"
         f" {found.gap:.3g} between their logits, loss {found.loss:.2g}), so that the generator learns little from it."
         f" {Remedies(model).against_victory()}",
     )
@@ -176,7 +176,7 @@ def judge_duel(where: str, found: Duel, model: GenerativeModel) -> Iterator[Find
     yield Finding(
         f"asleep {where}",
         found.spread < 1e-3 and abs(found.separation - 0.5) < 0.1,
-        f"{who} gives nearly the same logit to all images (they differ by {found.spread:.1g}), and so teaches nothing."
+        f"{who} gives nearly the same logit to all it sees (they differ by {found.spread:.1g}), and so teaches nothing."
         f" {Remedies(model).against_sleep()}",
     )
 

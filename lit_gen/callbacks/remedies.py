@@ -38,6 +38,9 @@ class Remedies:
         hints = self._penalty()
         if self._part("discriminator").get("minibatch_deviation") is False:
             hints.append("a discriminator that sees a batch vary (--model.discriminator.minibatch_deviation true)")
+        if "feature_matching" in self._names and self._stored.get("feature_matching") is None:
+            layer = "--model.feature_matching FeatureMatching --model.feature_matching.layer LAYER"
+            hints.append(f"a generator that matches what a layer of the discriminator sees ({layer})")
         hints += self._rate("generator", "lower")
         if "discriminator_steps" in self._names:
             hints.append("more discriminator steps (--model.discriminator_steps 2)")
@@ -50,6 +53,8 @@ class Remedies:
             hints.append("a loss with a gradient where the discriminator is sure (--model.loss NonSaturating)")
         elif "NonSaturating" in loss and self._part("loss").get("real_target") == 1:
             hints.append("smoothed labels (--model.loss NonSaturating --model.loss.real_target 0.9)")
+        if "augmentation" in self._names and self._stored.get("augmentation") is None:
+            hints.append("images changed at random where there are few of them (--model.augmentation DiffAugment)")
         return _sentence([*hints, *self._rate("discriminator", "lower")])
 
     def against_slopes(self) -> str:
