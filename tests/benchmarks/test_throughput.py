@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+from benchmarks import adversarial_speed
 from benchmarks.conditions import readable_root, write_random_idx
 from benchmarks.throughput import bare_epoch, lit_gen_epoch
 from lit_gen.data import MNIST
@@ -52,3 +53,9 @@ def test_every_contestant_without_extras_runs(tmp_path: Path) -> None:
         lit_gen_epoch(root, 300, bar=False, workers=0),
     ]
     assert np.all(np.array(times) > 0)
+
+
+def test_contestants_of_the_adversarial_comparison_run(tmp_path: Path) -> None:
+    write_random_idx(tmp_path, 100)
+    result = adversarial_speed.measure(str(tmp_path), 100, 1)
+    assert result["ratios"]["lit_gen / bare"] > 0
