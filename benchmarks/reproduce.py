@@ -34,6 +34,7 @@ from benchmarks.receipts import (
     write_receipt,
 )
 from benchmarks.tables import (
+    draw_speed_table,
     models_table,
     rbm_speed_table,
     replace_tables,
@@ -193,6 +194,7 @@ def render() -> list[Path]:
         "throughput": throughput_table(receipts.get("throughput")),
         "throughput-rbm": rbm_speed_table(receipts.get("throughput-rbm")),
         "throughput-variational": variational_speed_table(receipts.get("throughput-variational")),
+        "throughput-draw": draw_speed_table(receipts.get("throughput-draw")),
         "models": models_table(models, rows, receipts),
     }
     changed = []

@@ -157,6 +157,25 @@ def variational_speed_table(receipt: Receipt | None) -> str:
     )
 
 
+def draw_speed_table(receipt: Receipt | None) -> str:
+    """Milliseconds of a training step of DRAW, here and written plainly, over T and the size of the images."""
+    if receipt is None:
+        return NOT_RUN
+    times, ratios, targets = receipt["milliseconds_per_step"], receipt["ratios"], receipt["targets"]
+    lines = []
+    for name, network in receipt["networks"].items():
+        key = f"{name} / plain"
+        ours, plain = (f"{times[name][who]:,.0f}" for who in ("lit_gen", "plain"))
+        lines.append([name, network, ours, plain, f"{ratios[key]:.2f} (target {targets[key]:g})"])
+    header = ["images, glimpses", "network", "lit_gen, ms a step", "plain, ms a step", "times as fast"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"{receipt['network']}, batches of {receipt['batch_size']}, {receipt['data']}, the best of"
+        f" {receipt['repeats']} interleaved steps, in milliseconds of the processor; {machine(receipt['provenance'])};"
+        f" [receipt](results/throughput-draw.json)."
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 120:

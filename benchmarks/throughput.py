@@ -4,9 +4,10 @@
     python benchmarks/throughput.py --root data --model rbm
     python benchmarks/throughput.py --root data --model variational --images 2000
     python benchmarks/throughput.py --root data --model adversarial --images 2000
+    python benchmarks/throughput.py --model draw
 
-The second is explained in ``rbm_speed.py``, the third in ``variational_speed.py``, the fourth in
-``adversarial_speed.py``. The first trains an MLP VAE:
+The others are explained in ``rbm_speed.py``, ``variational_speed.py``, ``adversarial_speed.py`` and ``draw_speed.py``,
+which measures training steps on random images. The first trains an MLP VAE:
 
 One network (784-500-20, tanh, Bernoulli pixels), one batch size (100), one optimizer (Adam), one thread:
 
@@ -41,7 +42,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from benchmarks import adversarial_speed, rbm_speed, variational_speed
+from benchmarks import adversarial_speed, draw_speed, rbm_speed, variational_speed
 from benchmarks.clock import TrainingTime
 from benchmarks.conditions import BATCH, quiet, readable_root, without_lightning_settings
 from benchmarks.receipts import RESULTS, provenance, write_receipt
@@ -209,12 +210,16 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
     return {"images_per_second": speed, "seconds_of_each_epoch": seconds, "bound": bound, "ratios": ratios}
 
 
+def draw_steps(root: str, images: int, repeats: int) -> dict[str, Any]:
+    """Training steps of DRAW on random pixels, which change nothing in its speed."""
+    return draw_speed.measure(repeats, batch_size=images)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data", help="folder that holds MNIST in torchvision's layout")
-    parser.add_argument(
-        "--model", choices=["vae", "rbm", "variational", "adversarial"], default="vae", help="what is trained"
-    )
+    models = ["vae", "rbm", "variational", "adversarial", "draw"]
+    parser.add_argument("--model", choices=models, default="vae", help="what is trained")
     parser.add_argument("--images", type=int, default=60_000, help="images of an epoch")
     parser.add_argument("--repeats", type=int, default=4, help="epochs of each contestant, of which the best counts")
     parser.add_argument("--threads", type=int, default=1)
@@ -224,16 +229,20 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # advice on loaders and loggers, which are as they are on purpose
     output = options.output or RESULTS / f"throughput{'' if options.model == 'vae' else f'-{options.model}'}.json"
-    others = {"rbm": ["scikit-learn", "learnergy", "rbms"], "adversarial": []}
+    others = {"rbm": ["scikit-learn", "learnergy", "rbms"], "adversarial": [], "draw": []}
     conditions = provenance(others.get(options.model, ["pythae"]))
     network, targets, run = {
         "vae": (f"VAE 784-{HIDDEN}-{LATENT}, tanh, Bernoulli pixels", TARGETS, measure),
         "rbm": (f"RBM 784-{rbm_speed.HIDDEN}, CD-1, static binarization", rbm_speed.TARGETS, rbm_speed.measure),
         "variational": ("convolutional VAE, IWAE-50", variational_speed.TARGETS, variational_speed.measure),
         "adversarial": ("DCGAN, 64 to 256 channels", adversarial_speed.TARGETS, adversarial_speed.measure),
+        "draw": ("DRAW with attention, Bernoulli pixels", draw_speed.TARGETS, draw_steps),
     }[options.model]
     with tempfile.TemporaryDirectory() as folder:
-        root, data = readable_root(Path(options.root), Path(folder), options.images)
+        if options.model == "draw":
+            root, data, options.images = Path(), "random binary pixels", BATCH
+        else:
+            root, data = readable_root(Path(options.root), Path(folder), options.images)
         result = run(str(root), options.images, options.repeats)
     for name, ratio in result["ratios"].items():
         target = f"   (target {targets[name]})" if name in targets else ""

@@ -9,6 +9,7 @@ from benchmarks.receipts import RESULTS, read_receipts
 from benchmarks.reproduce import PAGES, declared, find_row
 from benchmarks.tables import (
     NOT_RUN,
+    draw_speed_table,
     duration,
     models_table,
     rbm_speed_table,
@@ -153,6 +154,25 @@ def test_variational_speed_stands_beside_pythae() -> None:
     assert variational_speed_table(None) == NOT_RUN
 
 
+def test_draw_speed_over_glimpses_and_sizes() -> None:
+    name = "28x28 grey, T = 8"
+    receipt = {
+        "networks": {name: "256 units"},
+        "milliseconds_per_step": {name: {"lit_gen": 100.4, "plain": 160.0}},
+        "ratios": {f"{name} / plain": 1.594},
+        "targets": {f"{name} / plain": 1.5},
+        "network": "DRAW",
+        "batch_size": 100,
+        "repeats": 3,
+        "data": "random pixels",
+        "provenance": PROVENANCE,
+    }
+    shown = draw_speed_table(receipt)
+    assert "| 28x28 grey, T = 8 | 256 units | 100 | 160 | 1.59 (target 1.5) |" in shown
+    assert "the best of 3 interleaved steps" in shown
+    assert draw_speed_table(None) == NOT_RUN
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (7300, "2.0 h")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -191,6 +211,7 @@ def test_tables_on_the_pages_are_those_of_the_receipts() -> None:
         "throughput": throughput_table(receipts.get("throughput")),
         "throughput-rbm": rbm_speed_table(receipts.get("throughput-rbm")),
         "throughput-variational": variational_speed_table(receipts.get("throughput-variational")),
+        "throughput-draw": draw_speed_table(receipts.get("throughput-draw")),
         "models": models_table(models, rows, receipts),
     }
     for page in PAGES:
