@@ -70,6 +70,25 @@ def test_samples_are_measured_by_a_classifier_that_is_trained_once(tmp_path: Pat
     assert again["extractor"]["provenance"] == first["extractor"]["provenance"], "the classifier was there"
 
 
+def test_digits_of_captions_are_seen_by_a_classifier_that_is_trained_first(tmp_path: Path) -> None:
+    small = ["--model.steps=2", "--model.hidden_dim=16", "--data.num_test=60"]
+    row = {**find_row("align-draw-captioned-digits"), "overrides": [*small, *QUIET]}
+    receipt = reproduce(row, "unused", tmp_path, quick=True)
+    found = receipt["test_metrics"]
+    assert receipt["value"] == 100 * found["test/digit_accuracy_held_out"]
+    assert receipt["extractor"]["config"] == "classifier/digits"
+    told = [
+        "digit_accuracy_seen_real",
+        "scene_accuracy_held_out",
+        "caption_rank",
+        "bound_shuffled",
+        "ssi",
+        "ssi_shuffled",
+    ]
+    assert {f"test/{name}" for name in told} <= set(found)
+    assert str(tmp_path) not in str(receipt)
+
+
 def test_list_shows_every_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["reproduce.py", "--list"])
     main()
