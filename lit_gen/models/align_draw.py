@@ -7,7 +7,8 @@ Departures from the published code: the second LSTM really reads the words from 
 of the captions within the batch is turned round in place of that of the words); captions in a batch may be of unlike
 length, those that are shorter being masked; the grid of filters is symmetric about the image, as in :class:`DRAW`.
 Weights start as in :class:`DRAW` (there, from N(0, 0.01^2)), and the gradient is clipped by the trainer, as one vector
-(there, each tensor on its own). The skip-thought vectors and the sharpening of the paper are not part of this model.
+(there, each tensor on its own). The skip-thought vectors of the paper are not part of this model; the sharpening of its
+images is :class:`SharpenedAlignDRAW`.
 """
 
 from collections.abc import Sequence
