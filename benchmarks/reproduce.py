@@ -129,12 +129,15 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     options += QUICK if quick else []
     extractor = None
     if "features" in row:
-        classifier, extractor = trained_extractor(row["features"], runs, quick)
+        classifier, extractor = trained_extractor(row["features"], runs, quick, root if row["needs_root"] else None)
         options += ["--trainer.callbacks+=GenerationMetrics", f"--trainer.callbacks.features={classifier}"]
     if "scenes" in row:
         classifier, extractor = trained_extractor(row["scenes"], runs, quick, root if row["needs_root"] else None)
         options += ["--trainer.callbacks+=CaptionAccuracy", f"--trainer.callbacks.classifier={classifier}"]
         options += ["--trainer.callbacks+=CaptionRetrieval"]
+    if "modes" in row:
+        classifier, extractor = trained_extractor(row["modes"], runs, quick, root if row["needs_root"] else None)
+        options += ["--trainer.callbacks+=ModeCoverage", f"--trainer.callbacks.classifier={classifier}"]
     # A row may have been trained in several parts, by several versions of the code: the receipt names them all.
     parts = json.loads((folder / "parts.json").read_text()) if (folder / "parts.json").is_file() else []
     conditions = provenance()

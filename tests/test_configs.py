@@ -30,7 +30,8 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     """The config with its data replaced by synthetic images, all else as it is."""
     data = config["data"] if isinstance(config["data"], dict) else {"class_path": config["data"]}
     kept = {"binarization": data.get("init_args", {}).get("binarization", "none"), "batch_size": 8}
-    shape = [3, 32, 32] if data["class_path"] in COLOURED else [1, 28, 28]
+    colour = data["class_path"] in COLOURED
+    shape = [3, 32, 32] if colour else [3, 28, 28] if data["class_path"] == "StackedMNIST" else [1, 28, 28]
     if config["model"]["class_path"] == "ShapeNets3D":
         shape = [1, 24, 24, 24]
     sizes = {"image_shape": shape, "num_train": 16, "num_val": 8, "num_test": 8, "num_classes": 3}
@@ -88,6 +89,12 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     for part in ("base_generator", "base_discriminator") if config["model"]["class_path"] == "LAPGAN" else ():
         # So do 66 million weights of 8x8 pixels.
         arguments[part]["init_args"]["hidden_dims"] = [8, 8]
+    if "discriminator_steps" in arguments:
+        # The generator's turn comes within the two batches of an epoch.
+        arguments["discriminator_steps"] = 2
+    if arguments.get("generator", {}).get("class_path") == "DeconvGenerator":
+        arguments["generator"]["init_args"] = {"hidden_dim": 8, "maps": 4}
+        arguments["discriminator"]["init_args"] = {"channels": [4, 4, 6], "hidden_dim": 8}
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(config))
     return ["-c", str(file), *words]
