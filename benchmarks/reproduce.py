@@ -34,6 +34,7 @@ from benchmarks.receipts import (
     write_receipt,
 )
 from benchmarks.tables import (
+    diffusion_speed_table,
     draw_speed_table,
     models_table,
     rbm_speed_table,
@@ -188,22 +189,27 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     return without_paths(receipt, {root: DATA_ROOT, str(folder): f"runs/{folder.name}", str(runs): "runs"})
 
 
+def tables() -> dict[str, str]:
+    """What the pages show of the receipts there are, by the names of its markers."""
+    rows, models = declared()
+    receipts = read_receipts(RESULTS)
+    speeds = {
+        "throughput": throughput_table,
+        "throughput-rbm": rbm_speed_table,
+        "throughput-variational": variational_speed_table,
+        "throughput-diffusion": diffusion_speed_table,
+        "throughput-draw": draw_speed_table,
+    }
+    shown = {name: table(receipts.get(name)) for name, table in speeds.items()}
+    return {"rows": rows_table(rows, receipts), "models": models_table(models, rows, receipts), **shown}
+
+
 def render() -> list[Path]:
     """Write the tables into the pages that have markers for them; the pages that changed."""
-    rows, models = declared()
-    receipts = read_receipts()
-    tables = {
-        "rows": rows_table(rows, receipts),
-        "throughput": throughput_table(receipts.get("throughput")),
-        "throughput-rbm": rbm_speed_table(receipts.get("throughput-rbm")),
-        "throughput-variational": variational_speed_table(receipts.get("throughput-variational")),
-        "throughput-draw": draw_speed_table(receipts.get("throughput-draw")),
-        "models": models_table(models, rows, receipts),
-    }
     changed = []
     for page in filter(Path.is_file, PAGES):
         text = page.read_text(encoding="utf-8")
-        filled = replace_tables(text, tables)
+        filled = replace_tables(text, tables())
         if filled != text:
             page.write_text(filled, encoding="utf-8")
             changed.append(page)

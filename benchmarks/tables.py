@@ -176,6 +176,27 @@ def draw_speed_table(receipt: Receipt | None) -> str:
     )
 
 
+def diffusion_speed_table(receipt: Receipt | None) -> str:
+    """Images per second of DDPM here and in diffusers."""
+    if receipt is None:
+        return NOT_RUN
+    speed, ratios, targets, networks = (receipt[key] for key in ("images_per_second", "ratios", "targets", "networks"))
+    names = {"training": "training, an epoch", "sampling": f"DDIM in {networks['steps']} steps"}
+    lines = []
+    for part, name in names.items():
+        ours, theirs = (f"{speed[f'{part}, {who}']:.1f}" for who in ("lit_gen", "diffusers"))
+        key = f"{part} / diffusers"
+        lines.append([name, ours, theirs, f"{ratios[key]:.2f} (target {targets[key]:g})"])
+    header = ["", "lit_gen, images/s", "diffusers, images/s", "lit_gen / diffusers"]
+    return (
+        f"{markdown(header, lines)}\n\n"
+        f"{receipt['network']}, batches of {receipt['batch_size']}, {receipt['images']:,} images of {receipt['data']},"
+        f" {networks['samples']} samples, the best of {receipt['repeats']} interleaved turns, in seconds of the"
+        f" processor; diffusers {receipt['provenance']['versions']['diffusers']}; {machine(receipt['provenance'])};"
+        f" [receipt](results/throughput-diffusion.json)."
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 120:

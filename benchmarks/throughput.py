@@ -4,10 +4,11 @@
     python benchmarks/throughput.py --root data --model rbm
     python benchmarks/throughput.py --root data --model variational --images 2000
     python benchmarks/throughput.py --root data --model adversarial --images 2000
+    python benchmarks/throughput.py --root data --model diffusion --images 500
     python benchmarks/throughput.py --model draw
 
-The others are explained in ``rbm_speed.py``, ``variational_speed.py``, ``adversarial_speed.py`` and ``draw_speed.py``,
-which measures training steps on random images. The first trains an MLP VAE:
+The others are explained in ``rbm_speed.py``, ``variational_speed.py``, ``adversarial_speed.py``, ``diffusion_speed.py``
+and ``draw_speed.py``, which measures training steps on random images. The first trains an MLP VAE:
 
 One network (784-500-20, tanh, Bernoulli pixels), one batch size (100), one optimizer (Adam), one thread:
 
@@ -42,7 +43,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from benchmarks import adversarial_speed, draw_speed, rbm_speed, variational_speed
+from benchmarks import adversarial_speed, diffusion_speed, draw_speed, rbm_speed, variational_speed
 from benchmarks.clock import TrainingTime
 from benchmarks.conditions import BATCH, quiet, readable_root, without_lightning_settings
 from benchmarks.receipts import RESULTS, provenance, write_receipt
@@ -218,7 +219,7 @@ def draw_steps(root: str, images: int, repeats: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="data", help="folder that holds MNIST in torchvision's layout")
-    models = ["vae", "rbm", "variational", "adversarial", "draw"]
+    models = ["vae", "rbm", "variational", "adversarial", "diffusion", "draw"]
     parser.add_argument("--model", choices=models, default="vae", help="what is trained")
     parser.add_argument("--images", type=int, default=60_000, help="images of an epoch")
     parser.add_argument("--repeats", type=int, default=4, help="epochs of each contestant, of which the best counts")
@@ -229,13 +230,14 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # advice on loaders and loggers, which are as they are on purpose
     output = options.output or RESULTS / f"throughput{'' if options.model == 'vae' else f'-{options.model}'}.json"
-    others = {"rbm": ["scikit-learn", "learnergy", "rbms"], "adversarial": [], "draw": []}
+    others = {"rbm": ["scikit-learn", "learnergy", "rbms"], "adversarial": [], "diffusion": ["diffusers"], "draw": []}
     conditions = provenance(others.get(options.model, ["pythae"]))
     network, targets, run = {
         "vae": (f"VAE 784-{HIDDEN}-{LATENT}, tanh, Bernoulli pixels", TARGETS, measure),
         "rbm": (f"RBM 784-{rbm_speed.HIDDEN}, CD-1, static binarization", rbm_speed.TARGETS, rbm_speed.measure),
         "variational": ("convolutional VAE, IWAE-50", variational_speed.TARGETS, variational_speed.measure),
         "adversarial": ("DCGAN, 64 to 256 channels", adversarial_speed.TARGETS, adversarial_speed.measure),
+        "diffusion": ("U-Net of 1.6 million parameters", diffusion_speed.TARGETS, diffusion_speed.measure),
         "draw": ("DRAW with attention, Bernoulli pixels", draw_speed.TARGETS, draw_steps),
     }[options.model]
     with tempfile.TemporaryDirectory() as folder:

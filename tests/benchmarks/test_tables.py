@@ -6,9 +6,10 @@ import re
 import pytest
 
 from benchmarks.receipts import RESULTS, read_receipts
-from benchmarks.reproduce import PAGES, declared, find_row
+from benchmarks.reproduce import PAGES, declared, find_row, tables
 from benchmarks.tables import (
     NOT_RUN,
+    diffusion_speed_table,
     draw_speed_table,
     duration,
     models_table,
@@ -173,6 +174,28 @@ def test_draw_speed_over_glimpses_and_sizes() -> None:
     assert draw_speed_table(None) == NOT_RUN
 
 
+def test_diffusion_speed_of_both_parts() -> None:
+    speed = {"training, lit_gen": 30.0, "training, diffusers": 20.0}
+    speed |= {"sampling, lit_gen": 4.0, "sampling, diffusers": 5.0}
+    receipt = {
+        "images_per_second": speed,
+        "ratios": {"training / diffusers": 1.5, "sampling / diffusers": 0.8},
+        "targets": {"training / diffusers": 1.0, "sampling / diffusers": 1.0},
+        "networks": {"steps": 20, "samples": 32},
+        "network": "U-Net",
+        "batch_size": 100,
+        "images": 500,
+        "repeats": 2,
+        "data": "MNIST",
+        "provenance": {**PROVENANCE, "versions": {**PROVENANCE["versions"], "diffusers": "0.42.1"}},
+    }
+    shown = diffusion_speed_table(receipt)
+    assert "| training, an epoch | 30.0 | 20.0 | 1.50 (target 1) |" in shown
+    assert "| DDIM in 20 steps | 4.0 | 5.0 | 0.80 (target 1) |" in shown
+    assert "diffusers 0.42.1" in shown
+    assert diffusion_speed_table(None) == NOT_RUN
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (7300, "2.0 h")])
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -204,16 +227,7 @@ def test_published_receipts_are_whole_and_name_no_folder_of_a_machine() -> None:
 
 
 def test_tables_on_the_pages_are_those_of_the_receipts() -> None:
-    rows, models = declared()
-    receipts = read_receipts(RESULTS)
-    tables = {
-        "rows": rows_table(rows, receipts),
-        "throughput": throughput_table(receipts.get("throughput")),
-        "throughput-rbm": rbm_speed_table(receipts.get("throughput-rbm")),
-        "throughput-variational": variational_speed_table(receipts.get("throughput-variational")),
-        "throughput-draw": draw_speed_table(receipts.get("throughput-draw")),
-        "models": models_table(models, rows, receipts),
-    }
+    shown = tables()
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        assert replace_tables(text, tables) == text, f"run python benchmarks/reproduce.py --render ({page.name})"
+        assert replace_tables(text, shown) == text, f"run python benchmarks/reproduce.py --render ({page.name})"

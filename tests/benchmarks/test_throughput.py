@@ -1,6 +1,7 @@
 """The contestants of the speed comparison run, and train the same thing."""
 
 import gzip
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from benchmarks import adversarial_speed
+from benchmarks import adversarial_speed, diffusion_speed
 from benchmarks.conditions import readable_root, write_random_idx
 from benchmarks.throughput import bare_epoch, lit_gen_epoch
 from lit_gen.data import MNIST
@@ -59,3 +60,12 @@ def test_contestants_of_the_adversarial_comparison_run(tmp_path: Path) -> None:
     write_random_idx(tmp_path, 100)
     result = adversarial_speed.measure(str(tmp_path), 100, 1)
     assert result["ratios"]["lit_gen / bare"] > 0
+
+
+def test_diffusion_is_timed_in_training_and_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffusion_speed, "CHANNELS", 8)
+    write_random_idx(tmp_path, 100)
+    assert diffusion_speed.lit_gen_epoch(str(tmp_path), 100) > 0
+    network = partial(diffusion_speed.lit_gen_network, channels=8)
+    model = diffusion_speed.DDPM((1, 28, 28), network=network, sampler=partial(diffusion_speed.DDIMSampler, 2))
+    assert diffusion_speed.lit_gen_samples(model.eval()) > 0
