@@ -199,6 +199,7 @@ def tables() -> dict[str, str]:
         "throughput-variational": variational_speed_table,
         "throughput-diffusion": diffusion_speed_table,
         "throughput-draw": draw_speed_table,
+        "throughput-adversarial": adversarial_speed_table,
     }
     shown = {name: table(receipts.get(name)) for name, table in speeds.items()}
     return {"rows": rows_table(rows, receipts), "models": models_table(models, rows, receipts), **shown}

@@ -197,6 +197,21 @@ def diffusion_speed_table(receipt: Receipt | None) -> str:
     )
 
 
+def adversarial_speed_table(receipt: Receipt | None) -> str:
+    """Images per second of a DCGAN here and in a plain loop."""
+    if receipt is None:
+        return NOT_RUN
+    speed = receipt["images_per_second"]
+    ratio, target = (receipt[part]["lit_gen / bare"] for part in ("ratios", "targets"))
+    line = ["DCGAN, an epoch", f"{speed['lit_gen']:,.0f}", f"{speed['bare']:,.0f}", f"{ratio:.2f} (target {target:g})"]
+    return (
+        f"{markdown(['', 'lit_gen, images/s', 'bare, images/s', 'lit_gen / bare'], [line])}\n\n"
+        f"{receipt['network']}, batches of {receipt['batch_size']}, {receipt['images']:,} images of {receipt['data']},"
+        f" the best of {receipt['repeats']} interleaved epochs, in seconds of the processor;"
+        f" {machine(receipt['provenance'])}; [receipt](results/throughput-adversarial.json)."
+    )
+
+
 def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 120:

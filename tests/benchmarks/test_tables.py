@@ -9,6 +9,7 @@ from benchmarks.receipts import RESULTS, read_receipts
 from benchmarks.reproduce import PAGES, declared, find_row, tables
 from benchmarks.tables import (
     NOT_RUN,
+    adversarial_speed_table,
     diffusion_speed_table,
     draw_speed_table,
     duration,
@@ -194,6 +195,24 @@ def test_diffusion_speed_of_both_parts() -> None:
     assert "| DDIM in 20 steps | 4.0 | 5.0 | 0.80 (target 1) |" in shown
     assert "diffusers 0.42.1" in shown
     assert diffusion_speed_table(None) == NOT_RUN
+
+
+def test_adversarial_speed_stands_beside_a_plain_loop() -> None:
+    receipt = {
+        "images_per_second": {"lit_gen": 297.0, "bare": 300.0},
+        "ratios": {"lit_gen / bare": 0.99},
+        "targets": {"lit_gen / bare": 0.95},
+        "network": "DCGAN",
+        "batch_size": 100,
+        "images": 1000,
+        "repeats": 4,
+        "data": "MNIST",
+        "provenance": PROVENANCE,
+    }
+    shown = adversarial_speed_table(receipt)
+    assert "| DCGAN, an epoch | 297 | 300 | 0.99 (target 0.95) |" in shown
+    assert "DCGAN, batches of 100, 1,000 images of MNIST" in shown
+    assert adversarial_speed_table(None) == NOT_RUN
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "60 s"), (119, "119 s"), (121, "2 min"), (7300, "2.0 h")])
