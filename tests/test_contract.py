@@ -49,10 +49,12 @@ from lit_gen.models import (
     ConvDRAW,
     ConvVAE,
     DDIMSampler,
+    DeePSiM,
     DiffAugment,
     DReG,
     EnergyModel,
     Equilibrium,
+    FeatureDistance,
     FeatureMatching,
     FlowVAE,
     FusedAdam,
@@ -110,6 +112,7 @@ from lit_gen.networks import (
     PlanarFlow,
     PlaneDiscriminator,
     PlaneGenerator,
+    RandomComparator,
     Shape,
     UNet,
     UniformMLP,
@@ -174,6 +177,8 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "BGAN-policy": lambda: BGAN(SHAPE, 4, "uniform", uniform, maxout, policy, 2, Hinge, GradientPenalty),
     "LAPGAN": lambda: LAPGAN(SHAPE, [4, 6, 8], 4, small, small, plane, planar_critic, regularizer=R1, ema_decay=0.9),
     "ClassLAPGAN": lambda: ClassLAPGAN(SHAPE, 3, [4, 8], 4, small, small, plane, planar_critic, micro_batches=2),
+    "DeePSiM": lambda: DeePSiM(SHAPE, 4, feature_distance=two_layers, discriminator=layered, micro_batches=2),
+    "DeePSiM-pixels": lambda: DeePSiM(SHAPE, 4, small, small, feature_weight=0, adversarial_weight=0),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
     "RBM-categorical": lambda: RBM(SHAPE, 8, CategoricalVisible, sample_steps=5),
     "ClassRBM": lambda: ClassRBM(SHAPE, 3, 8, negative_phase=persistent, sample_steps=5),
@@ -246,6 +251,10 @@ def sharpened(blurred: Any, **arguments: Any) -> SharpenedAlignDRAW:
     return SharpenedAlignDRAW(
         SCENES, WORDS.vocabulary, json.dumps(untrained), WORDS.captions, blurred, **networks, **arguments
     )
+
+
+def two_layers(image_shape: Shape) -> FeatureDistance:
+    return FeatureDistance(image_shape, lambda shape: RandomComparator(shape, [4, 6]), [0, -1])
 
 
 def critic() -> GAN:
@@ -403,7 +412,10 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
         expected = value.requires_grad or key.startswith(("average.", "averages."))
         assert moved == expected, f"{key} {'moved' if moved else 'never moved'}"
         assert value.dtype is torch.float32
-    loss = "discriminator_loss" if isinstance(model, AdversarialModel) else "loss"
+    loss = "loss"
+    if isinstance(model, AdversarialModel):
+        # DeePSiM may be without a discriminator.
+        loss = "generator_loss" if model.players().keys() == {"generator"} else "discriminator_loss"
     assert run.callback_metrics[f"val/{loss}"].isfinite()
     assert isfinite(run.test(model, data(shape), verbose=False)[0][f"test/{loss}"])
     run.save_checkpoint(tmp_path / "model.ckpt")

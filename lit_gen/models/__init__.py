@@ -12,7 +12,7 @@ from lit_gen.models.adversarial_losses import (
 )
 from lit_gen.models.align_draw import AlignDRAW
 from lit_gen.models.augmentations import Augmentation, DiffAugment
-from lit_gen.models.balance import BalancingRule, Equilibrium, ErrorBalance
+from lit_gen.models.balance import BalancingRule, Equilibrium, ErrorBalance, RatioBalance
 from lit_gen.models.base import GenerativeModel, LikelihoodModel, LitGenModule
 from lit_gen.models.bgan import BGAN
 from lit_gen.models.chairs import ChairGenerator
@@ -29,6 +29,7 @@ from lit_gen.models.dbm import DBM
 from lit_gen.models.dbn import DBN
 from lit_gen.models.dcgan import DCGAN, ClassDCGAN
 from lit_gen.models.ddpm import DDPM
+from lit_gen.models.deepsim import DeePSiM
 from lit_gen.models.diffusion_kernels import BinomialKernel, DiffusionKernel, GaussianKernel
 from lit_gen.models.diffusion_samplers import AncestralSampler, DDIMSampler, DiffusionSampler
 from lit_gen.models.discrete_estimators import BoundarySeeking, DiscreteEstimator, PolicyGradient
@@ -40,6 +41,7 @@ from lit_gen.models.flow_vae import FlowVAE
 from lit_gen.models.gan import GAN
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
 from lit_gen.models.hmc_vae import HMCVAE
+from lit_gen.models.image_distances import FeatureDistance, ImageDistance, PixelDistance
 from lit_gen.models.iwae import IWAE
 from lit_gen.models.ladder_vae import LadderVAE
 from lit_gen.models.lapgan import LAPGAN
@@ -104,6 +106,7 @@ __all__ = [
     "CosineSchedule",
     "DDIMSampler",
     "DReG",
+    "DeePSiM",
     "DiffAugment",
     "DiffusionKernel",
     "DiffusionSampler",
@@ -112,6 +115,7 @@ __all__ = [
     "Equilibrium",
     "ErrorBalance",
     "FastPersistentContrastiveDivergence",
+    "FeatureDistance",
     "FeatureMatching",
     "FlowVAE",
     "FusedAdam",
@@ -123,6 +127,7 @@ __all__ = [
     "GradientPenalty",
     "GrowingSteps",
     "Hinge",
+    "ImageDistance",
     "LadderVAE",
     "LeastSquares",
     "LengtheningStages",
@@ -137,9 +142,11 @@ __all__ = [
     "NonSaturating",
     "ParallelTempering",
     "PersistentContrastiveDivergence",
+    "PixelDistance",
     "Player",
     "PolicyGradient",
     "PublishedTransformation",
+    "RatioBalance",
     "Regularizer",
     "Reparametrized",
     "RisingMomentum",

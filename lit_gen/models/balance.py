@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor, nn
 
 from lit_gen.models.adversarial import AdversarialModel, Piece, Turns
 from lit_gen.models.adversarial_losses import AdversarialLoss
@@ -12,6 +13,9 @@ from lit_gen.networks import Recorded
 
 class BalancingRule(Recorded, ABC):
     """Lets a network that is far ahead wait for the other."""
+
+    remembers = False
+    """Whether who is updated depends on batches before: such a rule serves one pair of networks alone."""
 
     @abstractmethod
     def turns(self, real_error: float, fake_error: float, generator_error: float) -> Turns:
@@ -70,6 +74,50 @@ class ErrorBalance(BalancingRule):
     def turns(self, real_error: float, fake_error: float, generator_error: float) -> Turns:
         behind = fake_error > real_error + self.margin
         return Turns(discriminator=behind or real_error > self.ceiling, generator=not behind)
+
+
+class RatioBalance(BalancingRule, nn.Module):
+    """The rule of Dosovitskiy & Brox 2016, as published programs have it: a network that wins is paused.
+
+    The ratio of the discriminator's loss (both parts) to the adversarial loss of the generator decides. Below ``pause``
+    the discriminator is paused, until the ratio rises above ``resume``; above ``ahead`` the generator is paused, until
+    the discriminator is so good that it is paused itself. Both begin in training, and a checkpoint knows who is paused.
+    The losses must be positive, as those of ``NonSaturating`` and ``LeastSquares`` are.
+
+    Args:
+        pause: ratio below which the discriminator is paused.
+        resume: ratio above which a paused discriminator trains again, and both do.
+        ahead: ratio above which the generator is paused.
+
+    Raises:
+        ValueError: not 0 < pause < resume < ahead.
+    """
+
+    remembers = True
+    training_now: Tensor
+    """(2,) bool: the discriminator, the generator."""
+
+    def __init__(self, pause: float = 0.1, resume: float = 0.5, ahead: float = 10.0) -> None:
+        super().__init__()
+        if not 0 < pause < resume < ahead:
+            raise ValueError(f"RatioBalance needs 0 < pause < resume < ahead, got {pause}, {resume} and {ahead}")
+        self.pause = pause
+        self.resume = resume
+        self.ahead = ahead
+        self.register_buffer("training_now", torch.tensor([True, True]))
+
+    def turns(self, real_error: float, fake_error: float, generator_error: float) -> Turns:
+        discriminator, generator = self.training_now.tolist()
+        ratio = (real_error + fake_error) / max(generator_error, 1e-12)
+        if ratio < self.pause and discriminator:
+            discriminator, generator = False, True
+        elif ratio > self.resume and not discriminator:
+            discriminator, generator = True, True
+        # In the order of the program: who has just been resumed may be paused at once.
+        if ratio > self.ahead and generator:
+            discriminator, generator = True, False
+        self.training_now.copy_(torch.tensor([discriminator, generator]))
+        return Turns(discriminator, generator)
 
 
 BalancingRuleFactory = Callable[[], BalancingRule]

@@ -44,6 +44,14 @@ class Reconstructs(ABC):
         """``(B, C, H, W)`` in [0, 1] -> the same shape and range."""
 
 
+class ComparesImages(ABC):
+    """Knows how unlike two images are, by the distances that it is trained with."""
+
+    @abstractmethod
+    def compare(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Distances ``(B,)`` by name, 0 for equal images: ``(B, C, H, W)`` in [0, 1] each."""
+
+
 class CompletesShapes(ABC):
     """Completes voxels of which only a part has been seen."""
 

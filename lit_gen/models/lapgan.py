@@ -148,6 +148,11 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory):
                 " mixes the images of a batch: take discriminators without it"
             )
         self.balance = None if balance is None else build(balance)
+        if self.balance is not None and self.balance.remembers:
+            raise ValueError(
+                f"{type(self.balance).__name__} remembers which network is paused, and a pyramid has a pair of networks"
+                " at each level: take a rule without memory, ErrorBalance"
+            )
         self.averages = (
             None if ema_decay is None else nn.ModuleList([MovingAverage(net, ema_decay) for net in self.generators])
         )

@@ -16,6 +16,13 @@ from lit_gen.networks.attention import (
 )
 from lit_gen.networks.average import MovingAverage
 from lit_gen.networks.boltzmann import BoltzmannLayer, State
+from lit_gen.networks.comparator import (
+    Comparator,
+    ComparatorFactory,
+    ExemplarComparator,
+    RandomComparator,
+    TrainingImages,
+)
 from lit_gen.networks.conv import ConvDecoder, ConvEncoder
 from lit_gen.networks.conv_boltzmann import ConvBoltzmannLayer
 from lit_gen.networks.conv_maxout import ConvMaxoutDiscriminator, DeconvGenerator
@@ -53,6 +60,7 @@ from lit_gen.networks.maxout import MaxoutMLP, UniformMLP
 from lit_gen.networks.mean_field import MeanFieldClassifier
 from lit_gen.networks.minibatch import MinibatchDeviation, MinibatchDiscrimination
 from lit_gen.networks.mlp import MLP, GlorotMLP
+from lit_gen.networks.moments import RunningMoments
 from lit_gen.networks.network import Network, NetworkFactory, Recorded, Shape, build, full_precision
 from lit_gen.networks.pretrained import PretrainedEncoder, TorchvisionEncoder
 from lit_gen.networks.priors import FlowPrior, MixtureOfGaussians, Prior, PriorFactory, StandardNormal, VampPrior
@@ -91,6 +99,8 @@ __all__ = [
     "ClassPlane",
     "CoarseDiscriminator",
     "CoarseGenerator",
+    "Comparator",
+    "ComparatorFactory",
     "ConvBoltzmannLayer",
     "ConvDecoder",
     "ConvEncoder",
@@ -103,6 +113,7 @@ __all__ = [
     "DeconvGenerator",
     "DeepBoltzmannMachine",
     "DiscretizedLogisticLikelihood",
+    "ExemplarComparator",
     "FilterBank",
     "FixedSentence",
     "Flow",
@@ -137,10 +148,12 @@ __all__ = [
     "PriorFactory",
     "RadialFlow",
     "RadialTransform",
+    "RandomComparator",
     "Reader",
     "ReaderFactory",
     "Recorded",
     "RecurrentCell",
+    "RunningMoments",
     "SNGANDiscriminator",
     "SNGANGenerator",
     "Sentence",
@@ -156,6 +169,7 @@ __all__ = [
     "TimedNetwork",
     "TimedNetworkFactory",
     "TorchvisionEncoder",
+    "TrainingImages",
     "UNet",
     "UniformMLP",
     "UpConv",

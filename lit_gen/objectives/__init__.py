@@ -23,6 +23,7 @@ from lit_gen.objectives.importance import (
     normalized_weights,
     weighted_surrogate,
 )
+from lit_gen.objectives.perceptual import half_squares, shift, shift_tolerant_error, unexplained
 
 __all__ = [
     "DiscriminatorTerms",
@@ -39,13 +40,17 @@ __all__ = [
     "epsilon_weights",
     "erasing_rates",
     "gaussian_chain",
+    "half_squares",
     "importance_weighted_bound",
     "kept_signal",
     "kl_divergence",
     "linear_rates",
     "normalized_weights",
     "reverse_variances",
+    "shift",
+    "shift_tolerant_error",
     "stratified_steps",
+    "unexplained",
     "variational_bound",
     "weighted_surrogate",
 ]

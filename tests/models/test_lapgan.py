@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from lit_gen.callbacks import Trajectory
-from lit_gen.models import LAPGAN, R1, ClassLAPGAN, ErrorBalance, GradientPenalty, load_model
+from lit_gen.models import LAPGAN, R1, ClassLAPGAN, ErrorBalance, GradientPenalty, RatioBalance, load_model
 from lit_gen.models.lapgan import pyramid_sizes
 from lit_gen.networks import MLP, CoarseDiscriminator, ConvEncoder, PlaneDiscriminator, PlaneGenerator, Shape
 from lit_gen.networks.laplacian import collapse_pyramid, laplacian_pyramid, resize
@@ -280,6 +280,11 @@ def test_a_discriminator_that_is_behind_trains_alone(tmp_path: Path) -> None:
             for part in ("discriminators.2", "generators.2")
         ]
     assert moved == {2.0: [True, False], -2.0: [True, True], 0.0: [False, True]}
+
+
+def test_a_rule_with_a_memory_is_refused() -> None:
+    with pytest.raises(ValueError, match="RatioBalance remembers which network is paused, and a pyramid has a pair"):
+        lapgan(balance=RatioBalance)
 
 
 def test_margins_are_checked() -> None:

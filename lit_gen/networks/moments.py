@@ -1,0 +1,52 @@
+"""Where the codes of a network lie: their mean and covariance, followed while it trains."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+LARGEST_COVARIANCE = 1024
+"""Units above which only variances are followed."""
+
+
+class RunningMoments(nn.Module):
+    """Mean and covariance of codes, as a moving average over batches (the first ones alike).
+
+    Args:
+        dim: units of a code; above 1024 their correlations are left out.
+        decay: of the average.
+    """
+
+    mean: Tensor
+    square: Tensor
+    batches: Tensor
+
+    def __init__(self, dim: int, decay: float = 0.99) -> None:
+        super().__init__()
+        self.decay = decay
+        self.correlated = dim <= LARGEST_COVARIANCE
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("square", torch.eye(dim) if self.correlated else torch.ones(dim))
+        self.register_buffer("batches", torch.tensor(0))
+
+    @torch.no_grad()
+    def update(self, codes: Tensor) -> None:
+        """Take in the codes of a batch, ``(B, dim)``."""
+        codes = codes.detach().float()
+        self.batches += 1
+        weight = max(1 - self.decay, 1 / int(self.batches))
+        self.mean.lerp_(codes.mean(0), weight)
+        with torch.autocast(codes.device.type, enabled=False):
+            square = codes.T @ codes / len(codes) if self.correlated else codes.square().mean(0)
+        self.square.lerp_(square, weight)
+
+    def distribution(self) -> Distribution:
+        """The Gaussian of these moments, batch shape ``()``, event shape ``(dim,)``."""
+        mean = self.mean
+        if not self.correlated:
+            variance = (self.square - mean.square()).clamp(min=1e-8)
+            return Independent(Normal(mean, variance.sqrt(), validate_args=False), 1, validate_args=False)
+        wide = mean.double()
+        covariance = self.square.double() - torch.outer(wide, wide)
+        floor = 1e-4 * covariance.diagonal().mean().clamp(min=1e-6)
+        root = torch.linalg.cholesky(covariance + floor * torch.eye(len(mean), device=mean.device))
+        return MultivariateNormal(mean, scale_tril=root.float(), validate_args=False)
