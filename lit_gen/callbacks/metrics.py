@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
 from torch import Tensor
@@ -27,7 +27,7 @@ from lit_gen.metrics import (
     Pixels,
     Receipt,
 )
-from lit_gen.models.base import Batch, GenerativeModel, HasLowerBound
+from lit_gen.models.base import Batch, GenerativeModel, HasLowerBound, Reconstructs
 from lit_gen.models.checkpoint import load_model
 
 SEED_STRIDE = 1_000_003
@@ -69,6 +69,8 @@ class GenerationMetrics(EvaluationCallback):
         every_n_epochs: measure in every n-th epoch of a fit, and in the last.
         batch_size: samples drawn at a time.
         seed: of the noise.
+        of: what is measured: ``samples``, or ``reconstructions`` of the real images, which tell of an autoencoder how
+            real it makes them look.
     """
 
     def __init__(
@@ -80,7 +82,15 @@ class GenerationMetrics(EvaluationCallback):
         every_n_epochs: int = 1,
         batch_size: int = 100,
         seed: int = 0,
+        of: Literal["samples", "reconstructions"] = "samples",
     ) -> None:
+        if of not in ("samples", "reconstructions"):
+            raise ValueError(f"of must be samples or reconstructions, got {of!r}")
+        if of == "reconstructions" and num_samples is not None:
+            raise ValueError(
+                f"there are as many reconstructions as real images: leave num_samples out, got {num_samples}"
+            )
+        self.of = of
         self.features = features
         self.metrics = tuple(metrics)
         self.num_samples = None if num_samples is None else positive("num_samples", num_samples)
@@ -97,6 +107,8 @@ class GenerationMetrics(EvaluationCallback):
             raise TypeError(
                 f"GenerationMetrics measures samples, and {type(pl_module).__name__} draws none: leave it out"
             )
+        if self.of == "reconstructions" and not isinstance(pl_module, Reconstructs):
+            raise TypeError(f"{type(pl_module).__name__} reconstructs nothing: set `of` to samples")
         if not self._scores:
             # Building a network draws its weights. The module is still on the CPU here, its device the trainer knows.
             with forked_generators(trainer.strategy.root_device, self.seed):
@@ -104,8 +116,12 @@ class GenerationMetrics(EvaluationCallback):
             for name in self.stages:
                 # The validation images are the same in every epoch: their features are computed once.
                 self._scores[name] = GenerationScores(
-                    extractor, real_data(trainer, name), self.metrics, reset_real_features=name != "val"
+                    extractor, self._split(trainer, name), self.metrics, reset_real_features=name != "val"
                 )
+
+    def _split(self, trainer: pl.Trainer, stage: Stage) -> str:
+        """What receipts say of the data, by which those of samples do not compare with those of reconstructions."""
+        return real_data(trainer, stage) + (", reconstructed" if self.of == "reconstructions" else "")
 
     def logs(self, name: str) -> bool:
         """Whether a value of this name is among those that are measured."""
@@ -126,8 +142,8 @@ class GenerationMetrics(EvaluationCallback):
         scores = self._scores[stage].to(pl_module.device)
         if batch_idx == 0:
             self._takes_real = scores.needs_real
-            scores.split = real_data(trainer, stage)  # a data module may know its sizes only once it is set up
-        images, _ = pl_module.unpack(batch)
+            scores.split = self._split(trainer, stage)  # a data module may know its sizes only once it is set up
+        images, condition = pl_module.unpack(batch)
         if self._takes_real:
             scores.update(images, real=True)
         # Here and not at the end of the epoch, where averaged weights may have been swapped out again.
@@ -136,6 +152,9 @@ class GenerationMetrics(EvaluationCallback):
             share = len(range(trainer.global_rank, self.num_samples, trainer.world_size))
             count = share if batch_idx == 0 else 0
         with evaluation(pl_module, batch_seed(self.seed, trainer, batch_idx)):
+            if self.of == "reconstructions":
+                scores.update(pl_module.reconstruct(images, condition), real=False)
+                return
             for start in range(0, count, self.batch_size):
                 scores.update(pl_module.sample(min(self.batch_size, count - start)), real=False)
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from lit_gen.callbacks import BestAndLast, GenerationMetrics, ImportanceBound, evaluation
 from lit_gen.callbacks.metrics import SEED_STRIDE
 from lit_gen.metrics import Pixels, Receipt, SmallSampleWarning, frechet_distance
-from lit_gen.models import VAE, Classifier
+from lit_gen.models import GAN, VAE, Classifier
 from lit_gen.models.base import GenerativeModel
 from lit_gen.networks import ConvEncoder, Shape
 from tests.callbacks.tiny import SHAPE, data, small, trainer, vae
@@ -48,6 +48,28 @@ def test_values_are_those_of_the_samples_and_the_test_images(tmp_path: Path) -> 
     expected = frechet_distance(*moments(real), *moments(torch.cat(drawn)))
     assert result["test/fid"] == pytest.approx(expected.item(), rel=1e-4)
     assert {"test/precision", "test/recall"} <= result.keys()
+
+
+def test_reconstructions_are_measured_instead(tmp_path: Path) -> None:
+    model, run = vae(), trainer(tmp_path, GenerationMetrics("pixels", ["fid"], of="reconstructions"))
+    run.fit(model, data())
+    (result,) = run.test(model, data(), verbose=False)
+    module = data()
+    module.setup("test")
+    real = torch.cat([images for images, _ in module.test_dataloader()])
+    expected = frechet_distance(*moments(real), *moments(model.eval().reconstruct(real)))
+    assert result["test/fid"] == pytest.approx(expected.item(), rel=1e-4)
+    content = json.loads((tmp_path / "receipts" / "test.json").read_text())
+    assert content["scores"][0]["split"].endswith("[test], reconstructed")
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    with pytest.raises(ValueError, match="of must be samples or reconstructions, got 'pixels'"):
+        GenerationMetrics("pixels", of="pixels")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="leave num_samples out, got 5"):
+        GenerationMetrics("pixels", of="reconstructions", num_samples=5)
+    with pytest.raises(TypeError, match="GAN reconstructs nothing: set `of` to samples"):
+        GenerationMetrics("pixels", of="reconstructions").setup(trainer(Path()), GAN(SHAPE), "fit")
 
 
 def test_receipts_lie_in_the_run_folder(tmp_path: Path) -> None:
