@@ -6,6 +6,7 @@ from lit_gen.callbacks.caption_retrieval import CaptionRetrieval
 from lit_gen.callbacks.caption_similarity import CaptionSimilarity
 from lit_gen.callbacks.checkpoint_io import AtomicCheckpointIO
 from lit_gen.callbacks.checkpoints import BestAndLast
+from lit_gen.callbacks.columns import ReconstructionColumns, ShiftExperiment
 from lit_gen.callbacks.compile import Compile
 from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.config import RunConfig
@@ -68,9 +69,11 @@ __all__ = [
     "ParzenWindow",
     "ProgressBar",
     "PseudoLikelihood",
+    "ReconstructionColumns",
     "ReconstructionGrid",
     "RunConfig",
     "SampleGrid",
+    "ShiftExperiment",
     "Trajectory",
     "Turntable",
     "Unprofiled",

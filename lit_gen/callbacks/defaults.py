@@ -5,6 +5,7 @@ import lightning.pytorch as pl
 from lit_gen.callbacks.alignment import Alignment
 from lit_gen.callbacks.caption_similarity import CaptionSimilarity
 from lit_gen.callbacks.checkpoints import BestAndLast
+from lit_gen.callbacks.columns import ShiftExperiment
 from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.held_out_views import HeldOutViews
@@ -22,6 +23,7 @@ from lit_gen.callbacks.voxels import VoxelGrid
 from lit_gen.callbacks.writer import ImageWriter
 from lit_gen.models.base import (
     CaptionConditional,
+    ComparesImages,
     CompletesShapes,
     Decodes,
     Dreams,
@@ -55,6 +57,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(VoxelGrid())
         if isinstance(model, Reconstructs):
             callbacks.append(ReconstructionGrid())
+        if isinstance(model, ComparesImages):
+            callbacks.append(ShiftExperiment())
         if isinstance(model, Decodes):
             callbacks.append(LatentGrid())
         if isinstance(model, CaptionConditional):

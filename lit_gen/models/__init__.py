@@ -21,6 +21,7 @@ from lit_gen.models.class_ddpm import ClassDDPM
 from lit_gen.models.class_lapgan import ClassLAPGAN
 from lit_gen.models.class_rbm import ClassRBM
 from lit_gen.models.classifier import Classifier
+from lit_gen.models.classifier_comparator import ClassifierComparator
 from lit_gen.models.classifier_encoder import ClassifierEncoder
 from lit_gen.models.conv_draw import ConvDRAW
 from lit_gen.models.conv_vae import ConvVAE
@@ -54,6 +55,7 @@ from lit_gen.models.negative_phase import (
 )
 from lit_gen.models.noise_schedules import CosineSchedule, LinearSchedule, NoiseSchedule
 from lit_gen.models.optimizers import FusedAdam, FusedSGD, GANAdam
+from lit_gen.models.perceptual_likelihood import PerceptualLikelihood
 from lit_gen.models.rbm import RBM
 from lit_gen.models.regularizers import R1, GradientPenalty, Regularizer, WeightClipping
 from lit_gen.models.schedules import GrowingSteps, LengtheningStages, MomentumSchedule, RisingMomentum
@@ -98,6 +100,7 @@ __all__ = [
     "ClassLAPGAN",
     "ClassRBM",
     "Classifier",
+    "ClassifierComparator",
     "ClassifierEncoder",
     "ConditionalVAE",
     "ContrastiveDivergence",
@@ -141,6 +144,7 @@ __all__ = [
     "NoiseSchedule",
     "NonSaturating",
     "ParallelTempering",
+    "PerceptualLikelihood",
     "PersistentContrastiveDivergence",
     "PixelDistance",
     "Player",

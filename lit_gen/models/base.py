@@ -46,7 +46,7 @@ from lit_gen.models.capabilities import (
 )
 from lit_gen.models.checkpoint import check_storable, plain, stored_hyperparameters
 from lit_gen.models.optimizers import FusedAdam
-from lit_gen.networks import Network, Recorded, Shape
+from lit_gen.networks import Likelihood, Network, Recorded, Shape
 from lit_gen.objectives import LikelihoodTerms, bits_per_dim
 
 __all__ = [
@@ -334,6 +334,8 @@ class LikelihoodModel(GenerativeModel):
 
     is_density = False
     """Whether ``elbo`` is a density over continuous pixels: decides the conversion to bits per dimension."""
+    minimises_added_loss = False
+    """Whether :meth:`objective` minimises what a ``PerceptualLikelihood`` adds; one that it ignores is refused."""
 
     def __init__(
         self,
@@ -356,6 +358,12 @@ class LikelihoodModel(GenerativeModel):
 
     def setup(self, stage: str) -> None:
         self.refuse_half_precision()
+        for part in self.children():
+            if isinstance(part, Likelihood) and part.adds_loss and not self.minimises_added_loss:
+                raise ValueError(
+                    f"the objective of {type(self).__name__} would ignore the distance of its {type(part).__name__};"
+                    " take VAE, ConvVAE or ConditionalVAE, or a plain likelihood"
+                )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, condition = self.unpack(batch)

@@ -58,6 +58,12 @@ class Classifier(LitGenModule):
         """Penultimate activations: ``(B, C, H, W)`` in [0, 1] -> ``(B, num_features)``, non-negative."""
         return relu(self.network(images - 0.5))
 
+    def layers(self, images: Tensor) -> list[Tensor]:
+        """Activations from the lowest layer to the logits: of a :class:`ConvEncoder` those of its convolutions too."""
+        found = self.network.activations(images - 0.5) if isinstance(self.network, ConvEncoder) else []
+        features = self.features(images)
+        return [*found, features, self.classify(features)]
+
     def classify(self, features: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of features."""
         return self.output(self.dropout(features))

@@ -120,9 +120,18 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         posterior = self.encode(images, condition)
         z = posterior.rsample()
         # Equation 3 with L = 1: the KL in closed form where there is one, one sample for the expected log-likelihood.
-        reconstruction = self.decode(z, condition).log_prob(images)
+        decoded = self.decode(z, condition)
         kl = kl_divergence(posterior, self.conditional_prior(condition), z)
-        return variational_bound(reconstruction, kl, self.kl_weight_now())
+        terms = variational_bound(decoded.log_prob(images), kl, self.kl_weight_now())
+        if not self.likelihood.adds_loss:
+            return terms
+        # The bound stays that of p(x given z).
+        return terms._replace(loss=terms.loss + self.likelihood.added_loss(decoded, images))
+
+    @property
+    def minimises_added_loss(self) -> bool:  # type: ignore[override]
+        """Not where a subclass has an objective of its own; if that adds it too, override this."""
+        return type(self).objective is VAE.objective
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, condition: Any = None) -> Tensor:
@@ -144,4 +153,5 @@ class VAE(LikelihoodModel, Encodes, Decodes, Reconstructs, HasLowerBound):
         return importance_bound(log_weights, num_samples, len(images), self.max_rows)
 
     def on_train_start(self) -> None:
+        self.likelihood.start(lambda count: training_images(self, count))
         self.latent_prior.start(lambda count: training_images(self, count))

@@ -122,6 +122,16 @@ class ConvEncoder(Network):
         flat = last[0] * last[1] * maps[-1]
         self.output = nn.Sequential(nn.Flatten(), nn.Linear(flat, math.prod(self.output_shape)), outputs)
 
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """What each strided convolution gives after its non-linearity, ``(B, C, H, W)`` each, the largest first."""
+        found: list[Tensor] = []
+        for position, layer in enumerate(self.convolutions, start=1):
+            x = layer(x)
+            # The next layer is that of a smaller image, or there is none.
+            if position == len(self.convolutions) or isinstance(self.convolutions[position], nn.Conv2d):
+                found.append(x)
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         return self.output(self.convolutions(x))
 

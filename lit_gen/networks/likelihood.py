@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from lit_gen.distributions import DiscretizedLogistic, LogitBernoulli
+from lit_gen.networks.comparator import TrainingImages
 from lit_gen.networks.network import Recorded, Shape, full_precision
 
 
@@ -23,11 +24,25 @@ class Likelihood(Recorded, nn.Module):
     """Whether ``log_prob`` is a density of continuous pixels in [0, 1], not a probability of discrete ones."""
     needs_binary = False
     """Whether pixels must be 0 or 1 for ``log_prob`` to be a log-probability."""
+    adds_loss = False
+    """Whether training minimises :meth:`added_loss` beside -log p(x given z)."""
     parameters_per_pixel = 1
 
     def __init__(self, image_shape: Shape) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
+
+    def added_loss(self, decoded: Distribution, images: Tensor) -> Tensor:
+        """What training minimises beside -log p(x given z) and is no part of it, ``(B,)``: nothing, as a rule.
+
+        Args:
+            decoded: what :meth:`forward` gave.
+            images: ``(B, C, H, W)`` in [0, 1].
+        """
+        return images.new_zeros(len(images))
+
+    def start(self, training_images: TrainingImages) -> None:
+        """Called when a training starts; a likelihood that looks at training images does so once in its life."""
 
     @property
     def parameter_shape(self) -> Shape:
