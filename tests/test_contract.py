@@ -50,6 +50,7 @@ from lit_gen.models import (
     ConvVAE,
     DDIMSampler,
     DeePSiM,
+    DeePSiMInversion,
     DiffAugment,
     DReG,
     EnergyModel,
@@ -181,6 +182,9 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ClassLAPGAN": lambda: ClassLAPGAN(SHAPE, 3, [4, 8], 4, small, small, plane, planar_critic, micro_batches=2),
     "DeePSiM": lambda: DeePSiM(SHAPE, 4, feature_distance=two_layers, discriminator=layered, micro_batches=2),
     "DeePSiM-pixels": lambda: DeePSiM(SHAPE, 4, small, small, feature_weight=0, adversarial_weight=0),
+    "DeePSiMInversion": lambda: DeePSiMInversion(
+        SHAPE, lambda s: RandomComparator(s, [4, 6]), 0, small, feature_distance=two_layers, discriminator=layered
+    ),
     "RBM": lambda: RBM(SHAPE, 8, sample_steps=5),
     "RBM-categorical": lambda: RBM(SHAPE, 8, CategoricalVisible, sample_steps=5),
     "ClassRBM": lambda: ClassRBM(SHAPE, 3, 8, negative_phase=persistent, sample_steps=5),

@@ -31,6 +31,7 @@ from lit_gen.models.dbn import DBN
 from lit_gen.models.dcgan import DCGAN, ClassDCGAN
 from lit_gen.models.ddpm import DDPM
 from lit_gen.models.deepsim import DeePSiM
+from lit_gen.models.deepsim_inversion import DeePSiMInversion
 from lit_gen.models.diffusion_kernels import BinomialKernel, DiffusionKernel, GaussianKernel
 from lit_gen.models.diffusion_samplers import AncestralSampler, DDIMSampler, DiffusionSampler
 from lit_gen.models.discrete_estimators import BoundarySeeking, DiscreteEstimator, PolicyGradient
@@ -110,6 +111,7 @@ __all__ = [
     "DDIMSampler",
     "DReG",
     "DeePSiM",
+    "DeePSiMInversion",
     "DiffAugment",
     "DiffusionKernel",
     "DiffusionSampler",

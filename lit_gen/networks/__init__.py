@@ -78,6 +78,7 @@ from lit_gen.networks.sentence import (
 from lit_gen.networks.sngan import SNGANDiscriminator, SNGANGenerator
 from lit_gen.networks.softmax import CategoricalVisible
 from lit_gen.networks.timed import BumpMLP, TimedNetwork, TimedNetworkFactory
+from lit_gen.networks.torchvision_comparator import TorchvisionComparator
 from lit_gen.networks.unet import UNet
 from lit_gen.networks.upconv import UpConv, UpConvFactory, UpConvNetwork, unpool
 from lit_gen.networks.vae_gan import VAEGANDiscriminator, VAEGANEncoder, VAEGANGenerator
@@ -168,6 +169,7 @@ __all__ = [
     "Stroke",
     "TimedNetwork",
     "TimedNetworkFactory",
+    "TorchvisionComparator",
     "TorchvisionEncoder",
     "TrainingImages",
     "UNet",

@@ -137,6 +137,23 @@ class TorchvisionEncoder(PretrainedEncoder):
 
 def _without_last_layer(architecture: str, weights: str | None) -> tuple[nn.Module, int]:
     """The network without its last linear layer, and the number of features that this layer took."""
+    body = trained_network(architecture, weights)
+    name, last = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)][-1]
+    body.set_submodule(name, nn.Identity())
+    return body, last.in_features
+
+
+def trained_network(architecture: str, weights: str | None) -> nn.Module:
+    """A classification network of torchvision.
+
+    Args:
+        architecture: its name.
+        weights: the name of weights, the path of a file, or None.
+
+    Raises:
+        ValueError: an unknown network or unknown weights.
+        FileNotFoundError: the weights cannot be had.
+    """
     # Left out: two outputs while they are trained, or none that is linear.
     known = [name for name in list_models(torchvision.models) if not name.startswith(("google", "incep", "squeeze"))]
     if architecture not in known:
@@ -149,9 +166,7 @@ def _without_last_layer(architecture: str, weights: str | None) -> tuple[nn.Modu
             body.load_state_dict(state)
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"the weights {weights} are not those of {architecture}: {error}") from error
-    name, last = [(name, part) for name, part in body.named_modules() if isinstance(part, nn.Linear)][-1]
-    body.set_submodule(name, nn.Identity())
-    return body, last.in_features
+    return body
 
 
 def _weights(architecture: str, weights: str) -> Any:

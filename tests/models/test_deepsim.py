@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import SGD, Adam
 
-from lit_gen.models import DeePSiM, FeatureDistance, PixelDistance, RatioBalance, load_model
+from lit_gen.models import DeePSiM, DeePSiMInversion, FeatureDistance, PixelDistance, RatioBalance, load_model
 from lit_gen.models.deepsim import published_weights
 from lit_gen.networks import (
     ConvDecoder,
@@ -240,3 +240,42 @@ def test_samples_have_the_moments_of_the_codes(tmp_path: Path) -> None:
     scale = codes.std()
     torch.testing.assert_close(drawn.mean(0), codes.mean(0), rtol=0, atol=0.05 * float(scale))
     torch.testing.assert_close(drawn.T.cov(), codes.T.cov(correction=0), rtol=0.1, atol=0.1 * float(scale**2))
+
+
+# ---- inversion
+
+
+def inversion(layer: int, **arguments: Any) -> DeePSiMInversion:
+    torch.manual_seed(2)
+    return DeePSiMInversion(
+        SHAPE, lambda s: ExemplarComparator(s, [4, 6], 3, exemplars=20, steps=20, batch_size=16), layer, decoder,
+        feature_weight=0, adversarial_weight=0, **arguments,
+    )  # fmt: skip
+
+
+def test_the_decoder_learns_and_the_inverted_network_does_not(tmp_path: Path) -> None:
+    def adam(parameters: Any) -> Adam:
+        return Adam(parameters, lr=0.01)
+
+    errors = []
+    for layer in (0, 1, 2):
+        model = inversion(layer, generator_optimizer=adam)
+        assert model.latent_shape == ((4 * 4 * 4,), (6 * 2 * 2,), (3,))[layer]
+        run = trainer(tmp_path, max_epochs=25, check_val_every_n_epoch=25)
+        run.fit(model, data(binarization="none", num_train=200, batch_size=50))
+        errors.append(float(run.callback_metrics["val/pixel_error"]))
+        taught = {name: value.clone() for name, value in model.inverted.state_dict().items()}
+        trainer(tmp_path, max_epochs=1).fit(model, data())
+        assert all(torch.equal(value, taught[name]) for name, value in model.inverted.state_dict().items())
+    assert errors[0] < errors[1] < errors[2], "the deeper the layer, the less comes back"
+
+
+def test_an_inversion_brings_its_network_along(tmp_path: Path) -> None:
+    model, run = inversion(1), trainer(tmp_path)
+    run.fit(model, data())
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded, images = load_model(tmp_path / "model.ckpt"), torch.rand(3, *SHAPE)
+    assert isinstance(loaded, DeePSiMInversion)
+    torch.testing.assert_close(loaded.reconstruct(images), model.eval().reconstruct(images))
+    with pytest.raises(ValueError, match="layer must be a number from -3 to 2, which ExemplarComparator has; got 3"):
+        inversion(3)
