@@ -34,6 +34,7 @@ from benchmarks.receipts import (
     write_receipt,
 )
 from benchmarks.tables import (
+    adversarial_speed_table,
     diffusion_speed_table,
     draw_speed_table,
     models_table,
