@@ -209,10 +209,10 @@ def tables() -> dict[str, str]:
 
 def render() -> list[Path]:
     """Write the tables into the pages that have markers for them; the pages that changed."""
-    changed = []
+    shown, changed = tables(), []
     for page in filter(Path.is_file, PAGES):
         text = page.read_text(encoding="utf-8")
-        filled = replace_tables(text, tables())
+        filled = replace_tables(text, shown)
         if filled != text:
             page.write_text(filled, encoding="utf-8")
             changed.append(page)
