@@ -152,6 +152,7 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     keep += ["--trainer.callbacks+=benchmarks.clock.TrainingTime"]
     last = checkpoints / "last.ckpt"
     resume = ["--ckpt_path", str(last)] if last.is_file() else []
+    keep += row.get("training", [])
     fit: Any = LitGenCLI(["fit", *options, *keep, *resume])
     clock = next(callback for callback in fit.trainer.callbacks if isinstance(callback, TrainingTime))
 
@@ -182,6 +183,7 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
         "steps": fit.trainer.global_step,
         "best_checkpoint": {"epoch": best["epoch"] + 1, "step": best["global_step"]},
         "settings": settings(run_folder(fit.trainer) / "config.yaml"),
+        "precision": {"fit": str(fit.trainer.precision), "test": str(test.trainer.precision)},
         "train_seconds": clock.seconds,
         "test_seconds": test_seconds,
         "quick": quick,
