@@ -81,6 +81,8 @@ def synthetic(config: dict, folder: Path) -> list[str]:
             arguments[part].setdefault("init_args", {})["steps"] = 4
         if "sampler" in arguments:
             arguments["sampler"]["init_args"]["steps"] = 2
+        if "bound_steps" in arguments:
+            arguments["bound_steps"] = 2
     for part in ("generator", "discriminator") if config["model"]["class_path"] in ("BGAN", "DCGAN") else ():
         # The published widths take a minute of these few images.
         network = {name: value for name, value in arguments[part]["init_args"].items() if name != "channels"}

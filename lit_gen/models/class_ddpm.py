@@ -51,6 +51,8 @@ class ClassDDPM(DDPM, ClassConditional):
         variance: of the reverse process in the bound: ``large`` is beta, ``small`` is beta-tilde.
         levels: grey levels of the data, for the bound: 256 for 8 bits, 2 for binary pixels.
         sampler: the way from noise to samples, whatever the training.
+        bound_steps: steps of each image that stand for all in the bound of a test, an unbiased estimate; None: all,
+            a pass through the network for each.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -69,6 +71,7 @@ class ClassDDPM(DDPM, ClassConditional):
         variance: Literal["large", "small"] = "large",
         levels: int = 256,
         sampler: SamplerFactory = AncestralSampler,
+        bound_steps: int | None = None,
         optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -83,7 +86,9 @@ class ClassDDPM(DDPM, ClassConditional):
                 f" {label_dropout} and {guidance_scale}"
             )
         self.num_classes = num_classes
-        super().__init__(image_shape, network, schedule, variance, levels, sampler, optimizer, lr_scheduler)
+        super().__init__(
+            image_shape, network, schedule, variance, levels, sampler, bound_steps, optimizer, lr_scheduler
+        )
         self.guidance_scale = guidance_scale
         self.label_dropout = label_dropout
         self.register_buffer("frequencies", torch.zeros(num_classes))

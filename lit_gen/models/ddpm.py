@@ -56,6 +56,8 @@ class DDPM(DiffusionModel):
         variance: of the reverse process in the bound: ``large`` is beta, ``small`` is beta-tilde.
         levels: grey levels of the data, for the bound: 256 for 8 bits, 2 for binary pixels.
         sampler: the way from noise to samples, whatever the training.
+        bound_steps: steps of each image that stand for all in the bound of a test, an unbiased estimate; None: all,
+            a pass through the network for each.
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -71,6 +73,7 @@ class DDPM(DiffusionModel):
         variance: Literal["large", "small"] = "large",
         levels: int = 256,
         sampler: SamplerFactory = AncestralSampler,
+        bound_steps: int | None = None,
         optimizer: OptimizerCallable = lambda p: FusedAdam(p, lr=2e-4),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -81,6 +84,7 @@ class DDPM(DiffusionModel):
         self.network = build(network, self.image_shape, self.image_shape, self.network_classes)
         self.schedule = build(schedule)
         self.sampler = build(sampler)
+        self.bound_steps = self._check_bound_steps(bound_steps)
         self.sampler.visited(self.steps)  # refuses an impossible number of steps now
         rates = self.schedule.rates()
         chain = gaussian_chain(rates)

@@ -1,7 +1,7 @@
 """What the diffusion models share: the bound, one step or all of them, and the way back from noise."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -36,13 +36,22 @@ class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
               - KL(q(x_T|x_0) \| p(x_T))
 
     Validation logs an unbiased estimate of this bound, in which one step of each image stands for all of the sum; a
-    test logs the whole sum, a pass through the network for every step.
+    test logs the whole sum, a pass through the network for every step, or an estimate with ``bound_steps`` of them.
 
     A subclass gives the distributions below, all over events ``image_shape``, and :meth:`states`.
     """
 
     bound_samples = None
     max_rows = 500
+    bound_steps: int | None = None
+    """Steps of each image that stand for all in the bound of a test; None: all of them."""
+
+    def _check_bound_steps(self, bound_steps: int | None) -> int | None:
+        if bound_steps is not None and not 1 <= bound_steps < self.steps:
+            raise ValueError(
+                f"bound_steps must lie in 1..{self.steps - 1}, or be left out for the sum over all, got {bound_steps}"
+            )
+        return bound_steps
 
     @property
     @abstractmethod
@@ -109,24 +118,36 @@ class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
         prior_kl = divergence(self.marginal(data, self._at(data, self.steps)), self.noise)
         return self.data_log_prob(data, first, condition), prior_kl
 
-    def estimated_bound(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
-        """The bound with one step of each image for all steps from 2 to T: right on average, and noisy."""
+    def estimated_bound(self, images: Tensor, condition: Any = None, num_steps: int = 1) -> LikelihoodTerms:
+        """The bound with some steps of each image for all from 2 to T: right on average, and noisy.
+
+        Args:
+            images: ``(B, *image_shape)``.
+            condition: for a conditional model.
+            num_steps: of each image.
+        """
         data = self.to_state(images)
         reconstruction, kl = self._outer_terms(data, condition)
-        t = stratified_steps(len(data), 2, self.steps, data.device)
-        kl = kl + (self.steps - 1) * self.step_kl(data, t, condition)
+        steps = stratified_steps(num_steps * len(data), 2, self.steps, data.device).view(num_steps, len(data))
+        kl = kl + (self.steps - 1) / num_steps * self._summed_kl(data, steps, condition)
         return LikelihoodTerms(kl - reconstruction, reconstruction - kl, reconstruction, kl)
 
     def summed_bound(self, images: Tensor, condition: Any = None) -> LikelihoodTerms:
         """The bound with all its steps, one x_t for each."""
         data = self.to_state(images)
         reconstruction, kl = self._outer_terms(data, condition)
-        for times in torch.arange(2, self.steps + 1, device=data.device).split(max(1, self.max_rows // len(data))):
-            rows = data.expand(len(times), *data.shape).flatten(0, 1)
-            steps = times.repeat_interleave(len(data))
-            step_kl = self.step_kl(rows, steps, repeat_condition(condition, len(times)))
-            kl = kl + step_kl.unflatten(0, (len(times), len(data))).sum(0)
+        steps = torch.arange(2, self.steps + 1, device=data.device)[:, None].expand(-1, len(data))
+        kl = kl + self._summed_kl(data, steps, condition)
         return LikelihoodTerms(kl - reconstruction, reconstruction - kl, reconstruction, kl)
+
+    def _summed_kl(self, data: Tensor, steps: Tensor, condition: Any) -> Tensor:
+        """:meth:`step_kl` of each image, summed over its steps ``(K, B)``: ``(B,)``."""
+        sums = []
+        for times in steps.split(max(1, self.max_rows // len(data))):
+            rows = data.expand(len(times), *data.shape).flatten(0, 1)
+            step_kl = self.step_kl(rows, times.flatten(), repeat_condition(condition, len(times)))
+            sums.append(step_kl.view(times.shape).sum(0))
+        return torch.stack(sums).sum(0)
 
     @torch.no_grad()
     def lower_bound(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> Tensor:
@@ -215,6 +236,8 @@ class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
     def measure(self, stage: str, images: Tensor, condition: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         if stage == "train":
             return super().measure(stage, images, condition)
-        bound: Callable[..., LikelihoodTerms] = self.summed_bound if stage == "test" else self.estimated_bound
-        terms = bound(images, condition)
+        if stage == "test" and self.bound_steps is None:
+            terms = self.summed_bound(images, condition)
+        else:
+            terms = self.estimated_bound(images, condition, (self.bound_steps or 1) if stage == "test" else 1)
         return terms.loss, self.named(terms)

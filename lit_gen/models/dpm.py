@@ -27,7 +27,8 @@ from lit_gen.objectives import LikelihoodTerms
 class DPM2015(DiffusionModel):
     """Diffusion probabilistic model (Sohl-Dickstein et al. 2015), trained by its bound.
 
-    ``elbo`` is the unbiased estimate with one step of each image; a test sums all steps. :meth:`inpaint` draws the
+    ``elbo`` is the unbiased estimate with one step of each image; a test sums all steps, or
+    estimates the sum by ``bound_steps`` of each image. :meth:`inpaint` draws the
     missing part of an image.
 
     Example:
@@ -44,6 +45,8 @@ class DPM2015(DiffusionModel):
         image_shape: ``(C, H, W)``; the command line takes it from the data.
         kernel: how a step destroys an image: binomial for binary pixels, Gaussian for continuous ones.
         network: from a noisy image and its time to what the kernel needs for the step back.
+        bound_steps: steps of each image that stand for all in the bound of a test, an unbiased estimate; None: all,
+            a pass through the network for each.
         optimizer: takes the parameters, the rates of the kernel among them if it learns any.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
@@ -53,11 +56,13 @@ class DPM2015(DiffusionModel):
         image_shape: Shape,
         kernel: KernelFactory = GaussianKernel,
         network: TimedNetworkFactory = BumpMLP,
+        bound_steps: int | None = None,
         optimizer: OptimizerCallable = FusedAdam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(image_shape, optimizer, lr_scheduler)
         self.kernel = build(kernel, self.image_shape)
+        self.bound_steps = self._check_bound_steps(bound_steps)
         output_shape = (self.kernel.parameters_per_pixel * self.image_shape[0], *self.image_shape[1:])
         self.network = build(network, self.image_shape, output_shape, 0)
 

@@ -170,6 +170,23 @@ def test_training_logs_no_bound_and_evaluation_does(tmp_path: Path) -> None:
     assert DDPM((1, 8, 8), unet).objective(torch.rand(50, 1, 8, 8)).loss.mean().item() == pytest.approx(1, abs=0.1)
 
 
+def test_a_test_passes_some_steps_or_all_through_the_network() -> None:
+    for bound_steps, passes in ((None, 2 + 7), (1, 2 + 1), (5, 2 + 5)):  # 2: of L_simple and the step to pixels
+        model = DDPM(
+            (1, 8, 8), unet, lambda: CosineSchedule(8), bound_steps=bound_steps, sampler=lambda: DDIMSampler(2)
+        )
+        model.max_rows = 20
+        rows: list[int] = []
+        model.network.register_forward_hook(lambda _, inputs, __, rows=rows: rows.append(len(inputs[0])))
+        with torch.no_grad():
+            model.eval().measure("test", torch.rand(10, 1, 8, 8))
+        assert sum(rows) == 10 * passes
+        assert max(rows) <= 20
+    for wrong in (0, 8):
+        with pytest.raises(ValueError, match=rf"bound_steps must lie in 1\.\.7, or be left out .*, got {wrong}"):
+            DDPM((1, 8, 8), unet, lambda: CosineSchedule(8), bound_steps=wrong, sampler=lambda: DDIMSampler(2))
+
+
 # ---- guidance
 
 
