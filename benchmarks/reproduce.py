@@ -134,6 +134,7 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
         classifier, extractor = trained_extractor(row["features"], runs, quick, root if row["needs_root"] else None)
         options += ["--trainer.callbacks+=GenerationMetrics", f"--trainer.callbacks.features={classifier}"]
         options += ["--trainer.callbacks.of=reconstructions"] if row.get("reconstructions") else []
+        options += [f"--trainer.callbacks.{name}={value}" for name, value in row.get("samples", {}).items()]
     if "scenes" in row:
         classifier, extractor = trained_extractor(row["scenes"], runs, quick, root if row["needs_root"] else None)
         options += ["--trainer.callbacks+=CaptionAccuracy", f"--trainer.callbacks.classifier={classifier}"]
