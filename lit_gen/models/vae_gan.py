@@ -22,7 +22,9 @@ from lit_gen.models.adversarial_losses import AdversarialLossFactory, Minimax
 from lit_gen.models.balance import BalancingRuleFactory, balanced_turns
 from lit_gen.models.base import Encodes, Reconstructs
 from lit_gen.models.gan import GAN
+from lit_gen.models.image_distances import ImageDistanceFactory
 from lit_gen.models.regularizers import RegularizerFactory
+from lit_gen.models.statistics import training_images
 from lit_gen.networks import (
     NetworkFactory,
     Shape,
@@ -47,13 +49,15 @@ class VAEGAN(GAN, Encodes, Reconstructs):
     - generator: ``gamma`` x feature error + adversarial loss of the reconstruction + that of a sample
     - discriminator: loss of the image + loss of the reconstruction + loss of a sample
 
-    and nothing else: no adversarial gradient reaches the encoder, no feature error the discriminator (algorithm 1).
+    and nothing else: no adversarial gradient reaches the encoder, no feature error the discriminator (algorithm 1). A
+    ``distance`` of images, such as that of a frozen comparator's features, is added to the feature error or stands in
+    its place: the VAE of DeePSiM with all its terms (Dosovitskiy & Brox 2016, https://arxiv.org/abs/1602.02644).
 
     Networks see and make pixels in [-1, 1]; images are in [0, 1] everywhere else. Beside what a :class:`GAN` logs there
-    are ``kl``, in nats, ``feature_error``, and in evaluation ``reconstruction_error``, the squared error of
-    :meth:`reconstruct` summed over pixels in [0, 1].
+    are ``kl``, in nats, ``feature_error``, ``distance``, and in evaluation ``reconstruction_error``, the squared error
+    of :meth:`reconstruct` summed over pixels in [0, 1].
 
-    A variant overrides what one of :class:`GAN` does, :meth:`encode` or :meth:`feature_error`.
+    A variant overrides what one of :class:`GAN` does, :meth:`encode`, :meth:`feature_error` or :meth:`errors`.
 
     Example:
         >>> model = VAEGAN((3, 32, 32))
@@ -66,9 +70,12 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         encoder: network from the image to the mean and log-variance of q(z given x).
         generator: network from z to the image before its tanh: the paper's decoder.
         discriminator: network from the image to one logit.
-        feature_layer: inner layer of the discriminator that compares images, by its name in ``named_modules``.
+        feature_layer: inner layer of the discriminator that compares images, by its name in ``named_modules``; None for
+            a model that compares them by ``distance`` alone.
         gamma: weight of the feature error for the generator. Features are summed, so that the right weight falls with
             their number and scale.
+        distance: another distance of an image and its reconstruction, which encoder and generator minimise.
+        distance_weight: feature errors that a distance of 1 costs.
         loss: what generator and discriminator minimise. The default is that of the paper; ``NonSaturating`` has a
             gradient where the discriminator is sure.
         regularizer: of the discriminator; None for none.
@@ -96,8 +103,10 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         encoder: NetworkFactory = VAEGANEncoder,
         generator: NetworkFactory = VAEGANGenerator,
         discriminator: NetworkFactory = VAEGANDiscriminator,
-        feature_layer: str = "layers.convolution3",
+        feature_layer: str | None = "layers.convolution3",
         gamma: float = 1e-6,
+        distance: ImageDistanceFactory | None = None,
+        distance_weight: float = 100.0,
         loss: AdversarialLossFactory = Minimax,
         regularizer: RegularizerFactory | None = None,
         balance: BalancingRuleFactory | None = None,
@@ -137,8 +146,14 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         if gamma < 0:
             raise ValueError(f"gamma must not be negative, got {gamma}")
         self.encoder = build(encoder, self.image_shape, (2 * latent_dim,))
-        self.feature_layer = check_layer(self.discriminator, feature_layer)
+        if distance_weight <= 0:
+            raise ValueError(f"distance_weight must be positive, got {distance_weight}; leave out the distance instead")
+        if feature_layer is None and distance is None:
+            raise ValueError("nothing would compare reconstructions with images: give a feature_layer or a distance")
+        self.feature_layer = None if feature_layer is None else check_layer(self.discriminator, feature_layer)
         self.gamma = gamma
+        self.distance = None if distance is None else build(distance, self.image_shape)
+        self.distance_weight = distance_weight
         self.balance = None if balance is None else build(balance)
         self.make_encoder_optimizer = encoder_optimizer
         self.make_encoder_lr_scheduler = encoder_lr_scheduler
@@ -162,8 +177,10 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         """The image of the posterior mean, ``(B, C, H, W)`` in [0, 1]."""
         return self.decode_images(self.encode(images, condition).mean, condition).float()
 
-    def logits_and_features(self, images: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
-        """Logits ``(B,)`` of images in [0, 1], and what :attr:`feature_layer` sees in them, ``(B, ...)``."""
+    def logits_and_features(self, images: Tensor, condition: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Logits ``(B,)`` of images in [0, 1], and what :attr:`feature_layer` sees in them, ``(B, ...)``, if any."""
+        if self.feature_layer is None:
+            return self.discriminate(images, condition), None
         with watch_layer(self.discriminator, self.feature_layer) as features:
             logits = self.discriminate(images, condition)
         return logits, full_precision(features[0])
@@ -171,6 +188,26 @@ class VAEGAN(GAN, Encodes, Reconstructs):
     def feature_error(self, features: Tensor, reconstructed: Tensor) -> Tensor:
         """-log p(D_l(x) given z) of each image but for a constant, ``(B,)``: equation 7 with unit variance."""
         return 0.5 * (features - reconstructed).flatten(1).square().sum(1)
+
+    def errors(self, images: Tensor, reconstructions: Tensor, features: Tensor | None) -> dict[str, Tensor]:
+        """What encoder and generator minimise of reconstructions, ``(B,)`` by name.
+
+        Args:
+            images: ``(B, C, H, W)``.
+            reconstructions: of the same shape.
+            features: ``(2B, ...)`` or more of both, the images first; None without a :attr:`feature_layer`.
+        """
+        values: dict[str, Tensor] = {}
+        if features is not None:
+            values["feature_error"] = self.feature_error(*features.split(len(images))[:2])
+        if self.distance is not None:
+            values["distance"] = self.distance(reconstructions, images)
+        return values
+
+    def error(self, values: dict[str, Tensor]) -> Tensor:
+        """The sum of :meth:`errors`, in units of the feature error, ``(B,)``."""
+        weights = {"distance": self.distance_weight}
+        return torch.stack([weights.get(name, 1.0) * value for name, value in values.items()]).sum(0)
 
     # ---- the game
 
@@ -213,35 +250,47 @@ class VAEGAN(GAN, Encodes, Reconstructs):
             values |= self.update("generator", self._generator_turn, pieces)
         return values
 
+    def _own_errors(self, images: Tensor, reconstructions: Tensor, condition: Any) -> dict[str, Tensor]:
+        """:meth:`errors`, where no one asks the discriminator for logits."""
+        features = None
+        if self.feature_layer is not None:
+            _, features = self.logits_and_features(torch.cat([images, reconstructions]), condition)
+        return self.errors(images, reconstructions, features)
+
     def _encoder_turn(self, piece: Piece) -> tuple[Tensor, dict[str, Tensor]]:
         posterior = self.encode(piece.images, piece.condition)
         z = posterior.rsample()
         reconstructions = self.generate(z, piece.condition)
-        _, features = self.logits_and_features(torch.cat([piece.images, reconstructions]), piece.condition)
-        error = self.feature_error(*features.chunk(2))
+        errors = self._own_errors(piece.images, reconstructions, piece.condition)
         kl = kl_divergence(posterior, self.prior, z)
-        return kl + error, {"kl": kl, "feature_error": error}
+        return kl + self.error(errors), {"kl": kl, **errors}
 
     def _generator_turn(self, piece: Piece) -> tuple[Tensor, dict[str, Tensor]]:
         fakes = self.fakes(piece.images, piece.condition)
         logits, features = self.logits_and_features(torch.cat([piece.images, fakes]), piece.condition)
-        real, reconstructed, _ = features.chunk(3)
-        error = self.feature_error(real, reconstructed)
+        errors = self.errors(piece.images, fakes[: len(piece.images)], features)
         loss = _pairs(self.loss.generator(logits[len(piece.images) :])).sum(0)
-        return self.gamma * error + loss, {"generator_loss": loss, "feature_error": error}
+        return self.gamma * self.error(errors) + loss, {"generator_loss": loss, **errors}
 
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         posterior = self.encode(images, condition)
         reconstructions = self.reconstruct(images, condition)
-        _, features = self.logits_and_features(torch.cat([images, reconstructions]), condition)
         return super().judge(images, condition) | {
             "kl": kl_divergence(posterior, self.prior, posterior.mean),
-            "feature_error": self.feature_error(*features.chunk(2)),
+            **self._own_errors(images, reconstructions, condition),
             "reconstruction_error": (reconstructions - images).square().flatten(1).sum(1),
         }
 
+    def on_train_start(self) -> None:
+        """Let the distance look at the training images, once in the life of the model."""
+        super().on_train_start()
+        if self.distance is not None:
+            self.distance.start(lambda count: training_images(self, count))
+
     def compiled_parts(self) -> list[nn.Module]:
-        """Without the discriminator, one of whose layers is watched."""
+        """Without the discriminator, if one of its layers is watched."""
+        if self.feature_layer is None:
+            return super().compiled_parts()
         return [part for part in super().compiled_parts() if part is not self.discriminator]
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from lit_gen.models import R1, VAEGAN, Equilibrium, Hinge, NonSaturating, load_model
-from lit_gen.models.adversarial import Turns
-from lit_gen.networks import MLP, DCGANDiscriminator, DCGANGenerator, MaxoutMLP, Shape
+from lit_gen.models import R1, VAEGAN, Equilibrium, FeatureDistance, Hinge, NonSaturating, PixelDistance, load_model
+from lit_gen.models.adversarial import Piece, Turns
+from lit_gen.networks import MLP, DCGANDiscriminator, DCGANGenerator, ExemplarComparator, MaxoutMLP, Shape
 from lit_gen.networks.vae_gan import VAEGANDiscriminator, VAEGANEncoder, VAEGANGenerator
 from tests.callbacks.tiny import data, trainer
 
@@ -65,6 +65,7 @@ def test_networks_are_those_of_the_papers_table() -> None:
         discriminator,
     ]
     _, features = model.logits_and_features(torch.rand(2, 3, 64, 64))
+    assert features is not None
     assert features.shape == (2, 256, 8, 8)
     assert features.min() < 0, "before its ReLU"
 
@@ -129,6 +130,48 @@ def test_gamma_is_the_generators_alone(tmp_path: Path) -> None:
     assert same(one["encoder"], other["encoder"])
     assert same(one["discriminator"], other["discriminator"])
     assert not same(one["generator"], other["generator"])
+
+
+def test_a_distance_stands_in_for_the_learned_one_or_joins_it(tmp_path: Path) -> None:
+    pixels = {"distance": lambda shape: PixelDistance(shape, normalize=False), "distance_weight": 3.0}
+    alone, both = hybrid(feature_layer=None, **pixels), hybrid(**pixels)
+    images = torch.rand(6, *SHAPE)
+    piece = Piece(images, None, None, 1.0)
+    for model in (alone, both):
+        torch.manual_seed(3)
+        loss, values = model._encoder_turn(piece)
+        torch.manual_seed(3)
+        made = model.generate(model.encode(images).rsample())
+        squares = 0.5 * (made - images).square().sum((1, 2, 3))
+        wanted = values["kl"] + 3 * squares + values.get("feature_error", torch.zeros(6))
+        torch.testing.assert_close(loss, wanted)
+        torch.manual_seed(3)
+        loss, values = model._generator_turn(piece)
+        error = 3 * values["distance"] + values.get("feature_error", torch.zeros(6))
+        torch.testing.assert_close(loss, 0.3 * error + values["generator_loss"])
+    assert "feature_error" in both._generator_turn(piece)[1]
+    assert "feature_error" not in alone._generator_turn(piece)[1]
+    # The adversarial loss still ends at the generator.
+    one, other = (
+        fit_one_batch(hybrid(feature_layer=None, loss=loss, discriminator_optimizer=still, **pixels), tmp_path)
+        for loss in (NonSaturating, Hinge)
+    )
+    assert same(one["encoder"], other["encoder"])
+    assert not same(one["generator"], other["generator"])
+
+
+def test_a_comparator_learns_once_and_comes_back_with_the_model(tmp_path: Path) -> None:
+    features = lambda shape: FeatureDistance(shape, lambda s: ExemplarComparator(s, 4, 8, 5, 3, 5))  # noqa: E731
+    model = hybrid(feature_layer=None, distance=features)
+    run = trainer(tmp_path, limit_train_batches=2)
+    run.fit(model, data())
+    assert isinstance(model.distance, FeatureDistance)
+    assert bool(model.distance.measured)
+    assert run.callback_metrics["val/distance"].isfinite()
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    loaded = load_model(tmp_path / "one.ckpt")
+    assert isinstance(loaded, VAEGAN)
+    assert same(weights(loaded.distance), weights(model.distance))  # type: ignore[arg-type]
 
 
 def test_training_is_algorithm_1(tmp_path: Path) -> None:
@@ -242,6 +285,10 @@ def test_arguments_are_checked() -> None:
         hybrid(feature_layer="layers.9")
     with pytest.raises(ValueError, match=r"gamma must not be negative, got -1"):
         hybrid(gamma=-1.0)
+    with pytest.raises(ValueError, match="nothing would compare reconstructions with images: give a feature_layer"):
+        hybrid(feature_layer=None)
+    with pytest.raises(ValueError, match=r"distance_weight must be positive, got 0\.0; leave out the distance"):
+        hybrid(distance=PixelDistance, distance_weight=0.0)
     with pytest.raises(ValueError, match="encoder_clip must be positive"):
         hybrid(encoder_clip=0.0)
 
