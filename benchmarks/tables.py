@@ -139,11 +139,12 @@ def variational_speed_table(receipt: Receipt | None) -> str:
     if receipt is None:
         return NOT_RUN
     speed, ratios, targets = receipt["images_per_second"], receipt["ratios"], receipt["targets"]
-    names = {"conv": "convolutional VAE, an epoch", "iwae": "IWAE, k = 50, an epoch"}
+    names = {"conv": "convolutional VAE, an epoch", "conv in bf16": "the same, lit_gen with `-c trainer/bf16`"}
+    names |= {"iwae": "IWAE, k = 50, an epoch", "iwae in bf16": "the same, lit_gen with `-c trainer/bf16`"}
     names["bound"] = f"the bound with {receipt['bound']['samples']:,} samples"
     lines = []
     for part, name in names.items():
-        values = (speed[f"{part}, {who}"] for who in ("lit_gen", "pythae"))
+        values = (speed[f"{part}, lit_gen"], speed[f"{part.removesuffix(' in bf16')}, pythae"])
         ours, theirs = (f"{value:,.0f}" if value >= 100 else f"{value:.1f}" for value in values)
         key = f"{part} / pythae"
         lines.append([name, ours, theirs, f"{ratios[key]:.2f} (target {targets[key]:g})"])

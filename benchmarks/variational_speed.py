@@ -4,9 +4,11 @@
 - iwae: an IWAE of 50 samples (784-200-200-50, tanh);
 - bound: the importance-weighted bound with 5,000 samples of that IWAE's networks, beside ``get_nll``.
 
-lit_gen trains as ``lit-gen fit`` does, with its bar, loggers and default callbacks, pythae by the ``train_step`` of its
-own trainer with its bar. pythae takes grey images, lit_gen binarizes them anew in every batch. Contestants take turns,
-and the best of several epochs counts, in seconds of the processor: one thread, whatever else the machine does.
+lit_gen trains as ``lit-gen fit`` does, with its bar, loggers and default callbacks, pythae by the ``train_step`` of
+its own trainer with its bar. lit_gen trains under ``bf16-mixed`` too, which pythae has on CUDA alone; what that is
+worth on a CPU depends on the CPU. pythae takes grey images, lit_gen binarizes them anew in every batch. Contestants
+take turns, and the best of several epochs counts, in seconds of the processor: one thread, whatever else the machine
+does.
 """
 
 import tempfile
@@ -25,6 +27,7 @@ from lit_gen.networks import ConvDecoder, ConvEncoder, GlorotMLP
 
 SHAPE, LATENT, SAMPLES, BOUND_SAMPLES = (1, 28, 28), {"conv": 20, "iwae": 50}, 50, 5000
 TARGETS = {"conv / pythae": 1.5, "iwae / pythae": 1.5, "bound / pythae": 3.0}
+TARGETS |= {"conv in bf16 / pythae": 1.5, "iwae in bf16 / pythae": 1.5}
 NETWORKS = {"conv": (ConvEncoder, ConvDecoder), "iwae": (GlorotMLP, GlorotMLP)}
 WORDS = {
     "conv": ["--model=VAE", "--model.latent_dim=20", "--model.encoder=ConvEncoder", "--model.decoder=ConvDecoder"],
@@ -43,13 +46,14 @@ class ProcessorTime:
         self.seconds = time.process_time() - self._start
 
 
-def lit_gen_epoch(kind: str, root: str, images: int) -> float:
+def lit_gen_epoch(kind: str, root: str, images: int, precision: str = "32-true") -> float:
     """An epoch as ``lit-gen fit`` runs it, from the first batch to the last."""
     with tempfile.TemporaryDirectory() as folder, quiet():
         words = [*WORDS[kind], "--data=MNIST", f"--data.root={root}", f"--data.batch_size={BATCH}"]
         words += ["--data.binarization=stochastic", "--data.val_size=0", f"--data.subset={images}"]
         words += [f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
         words += ["--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
+        words += [f"--trainer.precision={precision}"]
         words += ["--trainer.callbacks+=benchmarks.clock.BatchTime", "--trainer.callbacks.clock=process"]
         cli: Any = LitGenCLI(words, run=False)
         cli.trainer.fit(cli.model, cli.datamodule)
@@ -143,8 +147,10 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
     bound = Bound((data.load("test").images[: max(1, images // 200)] > 127).float())
     contestants: dict[str, Callable[[], float]] = {
         "conv, lit_gen": lambda: lit_gen_epoch("conv", root, images),
+        "conv in bf16, lit_gen": lambda: lit_gen_epoch("conv", root, images, "bf16-mixed"),
         "conv, pythae": lambda: pythae_epoch("conv", grey),
         "iwae, lit_gen": lambda: lit_gen_epoch("iwae", root, images),
+        "iwae in bf16, lit_gen": lambda: lit_gen_epoch("iwae", root, images, "bf16-mixed"),
         "iwae, pythae": lambda: pythae_epoch("iwae", grey),
         "bound, lit_gen": bound.lit_gen,
         "bound, pythae": bound.pythae,
@@ -158,5 +164,7 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
             print(f"{name:<24} {counts[name] / seconds[name][-1]:>8,.1f} images/s", flush=True)
     speed = {name: counts[name] / min(times) for name, times in seconds.items()}
     ratios = {f"{part} / pythae": speed[f"{part}, lit_gen"] / speed[f"{part}, pythae"] for part in (*NETWORKS, "bound")}
+    for part in NETWORKS:
+        ratios[f"{part} in bf16 / pythae"] = speed[f"{part} in bf16, lit_gen"] / speed[f"{part}, pythae"]
     facts = {"samples": BOUND_SAMPLES, "images": len(bound.images), "nats_on_the_same_images": bound.nats}
     return {"images_per_second": speed, "seconds_of_each_epoch": seconds, "bound": facts, "ratios": ratios}

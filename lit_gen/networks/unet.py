@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 
+from lit_gen.networks.conv import channels_last
 from lit_gen.networks.network import Shape
 from lit_gen.networks.timed import TimedNetwork, sinusoids
 
@@ -200,7 +201,7 @@ class UNet(TimedNetwork):
         # Channels last, a tenth faster; not under autocast on a CPU, where normalisation would then be very slow.
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return x
-        return x.contiguous(memory_format=torch.channels_last)
+        return channels_last(x)
 
     def forward(self, x: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:  # type: ignore[override]
         embedding = self.time(sinusoids(time, self.channels).to(x.dtype))

@@ -137,10 +137,12 @@ def test_rbm_speed_names_every_library_and_its_version() -> None:
 
 def test_variational_speed_stands_beside_pythae() -> None:
     speed = {"conv, lit_gen": 2000.0, "conv, pythae": 1000.0, "iwae, lit_gen": 300.0, "iwae, pythae": 200.0}
+    speed |= {"conv in bf16, lit_gen": 4000.0, "iwae in bf16, lit_gen": 700.0}
+    low = {"conv in bf16 / pythae": 4.0, "iwae in bf16 / pythae": 3.5}
     receipt = {
         "images_per_second": {**speed, "bound, lit_gen": 24.0, "bound, pythae": 8.0},
-        "ratios": {"conv / pythae": 2.0, "iwae / pythae": 1.5, "bound / pythae": 3.0},
-        "targets": {"conv / pythae": 1.5, "iwae / pythae": 1.5, "bound / pythae": 3.0},
+        "ratios": {"conv / pythae": 2.0, "iwae / pythae": 1.5, "bound / pythae": 3.0, **low},
+        "targets": {"conv / pythae": 1.5, "iwae / pythae": 1.5, "bound / pythae": 3.0, **dict.fromkeys(low, 1.5)},
         "bound": {"samples": 5000, "images": 10},
         "batch_size": 100,
         "images": 2000,
@@ -150,7 +152,9 @@ def test_variational_speed_stands_beside_pythae() -> None:
     }
     shown = variational_speed_table(receipt)
     assert "| convolutional VAE, an epoch | 2,000 | 1,000 | 2.00 (target 1.5) |" in shown
+    assert "| the same, lit_gen with `-c trainer/bf16` | 4,000 | 1,000 | 4.00 (target 1.5) |" in shown
     assert "| IWAE, k = 50, an epoch | 300 | 200 | 1.50 (target 1.5) |" in shown
+    assert "| the same, lit_gen with `-c trainer/bf16` | 700 | 200 | 3.50 (target 1.5) |" in shown
     assert "| the bound with 5,000 samples | 24.0 | 8.0 | 3.00 (target 3) |" in shown
     assert "pythae 0.1.2" in shown
     assert variational_speed_table(None) == NOT_RUN
