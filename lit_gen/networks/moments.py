@@ -17,7 +17,7 @@ class RunningMoments(nn.Module):
     """
 
     mean: Tensor
-    square: Tensor
+    covariance: Tensor
     batches: Tensor
 
     def __init__(self, dim: int, decay: float = 0.99) -> None:
@@ -25,7 +25,7 @@ class RunningMoments(nn.Module):
         self.decay = decay
         self.correlated = dim <= LARGEST_COVARIANCE
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("square", torch.eye(dim) if self.correlated else torch.ones(dim))
+        self.register_buffer("covariance", torch.eye(dim) if self.correlated else torch.ones(dim))
         self.register_buffer("batches", torch.tensor(0))
 
     @torch.no_grad()
@@ -34,19 +34,22 @@ class RunningMoments(nn.Module):
         codes = codes.detach().float()
         self.batches += 1
         weight = max(1 - self.decay, 1 / int(self.batches))
-        self.mean.lerp_(codes.mean(0), weight)
+        # About the mean of their own batch: of codes far from zero that hardly differ, squares would leave nothing.
+        mean = codes.mean(0)
+        shift, centred = mean - self.mean, codes - mean
         with torch.autocast(codes.device.type, enabled=False):
-            square = codes.T @ codes / len(codes) if self.correlated else codes.square().mean(0)
-        self.square.lerp_(square, weight)
+            within = centred.T @ centred / len(codes) if self.correlated else centred.square().mean(0)
+        between = torch.outer(shift, shift) if self.correlated else shift.square()
+        self.covariance.lerp_(within, weight).add_(between, alpha=weight * (1 - weight))
+        self.mean.lerp_(mean, weight)
 
     def distribution(self) -> Distribution:
         """The Gaussian of these moments, batch shape ``()``, event shape ``(dim,)``."""
         mean = self.mean
         if not self.correlated:
-            variance = (self.square - mean.square()).clamp(min=1e-8)
-            return Independent(Normal(mean, variance.sqrt(), validate_args=False), 1, validate_args=False)
-        wide = mean.double()
-        covariance = self.square.double() - torch.outer(wide, wide)
+            deviation = self.covariance.clamp(min=1e-8).sqrt()
+            return Independent(Normal(mean, deviation, validate_args=False), 1, validate_args=False)
+        covariance = self.covariance.double()
         floor = 1e-4 * covariance.diagonal().mean().clamp(min=1e-6)
         root = torch.linalg.cholesky(covariance + floor * torch.eye(len(mean), device=mean.device))
         return MultivariateNormal(mean, scale_tril=root.float(), validate_args=False)
