@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/lit-gen
 
-.PHONY: demo test lint types install clean
+.PHONY: demo test test-slow lint types install clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ demo: install
 # One process for each core, one thread for each process: twice as fast as the reverse, and repeatable.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# What the default suite leaves out: further configs, variants and precisions of what it has tested once.
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
 """The command line as a user types it: every command, and every mistake with its remedy."""
 
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -225,11 +225,13 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["list"], ["fitt"], ["fit", "-c", "vae/digit"], ["sample", "--help"]])
 def test_what_needs_no_lightning_answers_at_once(words: list[str]) -> None:
-    start = time.monotonic()
+    start = os.times()
     done = subprocess.run([sys.executable, "-X", "importtime", "-m", "lit_gen", *words], capture_output=True, text=True)
+    end = os.times()
     assert "lightning" not in done.stderr
     assert "import time:" in done.stderr
-    assert time.monotonic() - start < 3
+    # Seconds of the processor: others may keep it busy.
+    assert end.children_user + end.children_system - start.children_user - start.children_system < 3
     assert done.returncode == (0 if words[-1] in ("--help", "list") else 2 if words == ["fitt"] else 1)
 
 

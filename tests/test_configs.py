@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,6 +18,21 @@ CONFIGS = sorted(
 OVERLAYS = [name for name in CONFIGS if name.split("/")[0] in ("trainer", "logger")]
 SWEEPS = [name for name in CONFIGS if name.startswith("sweep/")]
 EXPERIMENTS = [name for name in CONFIGS if name not in OVERLAYS + SWEEPS]
+
+
+def class_of(name: str) -> str:
+    config = yaml.safe_load((config_folder() / f"{name}.yaml").read_text())
+    return str(config["model"]["class_path"] if isinstance(config["model"], dict) else config["model"])
+
+
+def of_each_class_one(names: list[str]) -> list[Any]:
+    """The first config of each model in the default suite, the others among the slow tests."""
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(class_of(name), name)
+    return [pytest.param(name, marks=() if name in first.values() else pytest.mark.slow) for name in names]
+
+
 SMALL = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 SMALL += ["--trainer.enable_model_summary=false", "--trainer.check_val_every_n_epoch=1"]
 DIFFUSIONS = ("DPM2015", "DDPM", "ClassDDPM")
@@ -24,6 +40,28 @@ ENERGIES = ("RBM", "ClassRBM", "DBM", "DBN")
 CAPTIONED = ("CaptionedDigits", "CocoCaptions", "CaptionedFolder")
 COLOUR = ("cifar10", "folder")
 COLOURED = ("CIFAR10", "SVHN", "SVHNNumbers", "CelebA", "ImageFolder")
+
+
+COMPARED_BY = {"FeatureDistance": "comparator", "DeePSiMInversion": "inverted"}
+"""What has a comparator, and the name of that argument."""
+
+
+def with_small_comparators(part: Any) -> Any:
+    """A config whose comparators learn for two steps: a minute of them says no more of it."""
+    if part == "FeatureDistance":
+        part = {"class_path": part}
+    if not isinstance(part, dict):
+        return part
+    part = {key: value if key == "class_path" else with_small_comparators(value) for key, value in part.items()}
+    name = COMPARED_BY.get(part.get("class_path", ""))
+    if name is not None:
+        arguments = part.setdefault("init_args", {})
+        comparator = arguments.get(name, "ExemplarComparator")
+        comparator = {"class_path": comparator} if isinstance(comparator, str) else comparator
+        if comparator["class_path"] == "ExemplarComparator":
+            few = {"exemplars": 6, "steps": 2, "batch_size": 4}
+            arguments[name] = {**comparator, "init_args": {**comparator.get("init_args", {}), **few}}
+    return part
 
 
 def synthetic(config: dict, folder: Path) -> list[str]:
@@ -91,6 +129,10 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     for part in ("base_generator", "base_discriminator") if config["model"]["class_path"] == "LAPGAN" else ():
         # So do 66 million weights of 8x8 pixels.
         arguments[part]["init_args"]["hidden_dims"] = [8, 8]
+    if config["model"]["class_path"].startswith("DeePSiM"):
+        arguments.setdefault("feature_distance", "FeatureDistance")
+    config["model"] = with_small_comparators({**config["model"], "init_args": arguments})
+    arguments = config["model"]["init_args"]
     if "discriminator_steps" in arguments:
         # The generator's turn comes within the two batches of an epoch.
         arguments["discriminator_steps"] = 2
@@ -102,7 +144,7 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     return ["-c", str(file), *words]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", of_each_class_one(EXPERIMENTS))
 def test_config_runs_end_to_end(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     text = (config_folder() / f"{name}.yaml").read_text()

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -396,6 +396,11 @@ def trainer(folder: Path, **arguments: Any) -> pl.Trainer:
     )
 
 
+def slow(names: Iterable[str], among: Collection[str]) -> list[Any]:
+    """Parameters of a test, of which some are among the slow tests."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in among else ()) for name in names]
+
+
 def test_every_concrete_model_is_here() -> None:
     exported = {getattr(lit_gen.models, name) for name in lit_gen.models.__all__}
     concrete = {kind for kind in exported if inspect.isclass(kind) and issubclass(kind, LitGenModule)}
@@ -403,8 +408,12 @@ def test_every_concrete_model_is_here() -> None:
     assert concrete == {type(make()) for make in MODELS.values()} - {ClassVAE}
 
 
+VARIANTS = [name for name in MODELS if "-" in name]
+"""Models that are here more than once: the first of each is in the default suite, these are among the slow tests."""
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow(MODELS, VARIANTS))
 def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
     model = MODELS[name]()
     before = {key: value.clone() for key, value in model.named_parameters()}
@@ -506,7 +515,7 @@ def check_samples(model: GenerativeModel, loaded: LitGenModule, run: pl.Trainer)
     check_images(torch.cat(predictions), 20, shape)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow(MODELS, VARIANTS))
 def test_interrupted_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
     assert_exact_resume(MODELS[name], lambda: data(shape_of(name)), tmp_path, max_epochs=epochs(MODELS[name]()))
 
