@@ -47,6 +47,12 @@ from benchmarks.tables import (
 
 ROWS = REPOSITORY / "benchmarks" / "rows.yaml"
 PAGES = (REPOSITORY / "benchmarks" / "README.md", REPOSITORY / "README.md")
+CLASSIFIERS = {
+    "features": ("GenerationMetrics", "features"),
+    "scenes": ("CaptionAccuracy", "classifier"),
+    "modes": ("ModeCoverage", "classifier"),
+}
+"""Callbacks that measure by a classifier, and their argument for it, by the key of a row that names its config."""
 QUICK = [
     "--trainer.max_epochs=1",
     "--trainer.limit_train_batches=5",
@@ -130,18 +136,14 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
     options += [f"--data.root={root}"] if row["needs_root"] else []
     options += QUICK if quick else []
     extractor = None
-    if "features" in row:
-        classifier, extractor = trained_extractor(row["features"], runs, quick, root if row["needs_root"] else None)
-        options += ["--trainer.callbacks+=GenerationMetrics", f"--trainer.callbacks.features={classifier}"]
-        options += ["--trainer.callbacks.of=reconstructions"] if row.get("reconstructions") else []
-        options += [f"--trainer.callbacks.{name}={value}" for name, value in row.get("samples", {}).items()]
-    if "scenes" in row:
-        classifier, extractor = trained_extractor(row["scenes"], runs, quick, root if row["needs_root"] else None)
-        options += ["--trainer.callbacks+=CaptionAccuracy", f"--trainer.callbacks.classifier={classifier}"]
-        options += ["--trainer.callbacks+=CaptionRetrieval"]
-    if "modes" in row:
-        classifier, extractor = trained_extractor(row["modes"], runs, quick, root if row["needs_root"] else None)
-        options += ["--trainer.callbacks+=ModeCoverage", f"--trainer.callbacks.classifier={classifier}"]
+    for kind, (callback, argument) in CLASSIFIERS.items():
+        if kind in row:
+            classifier, extractor = trained_extractor(row[kind], runs, quick, root if row["needs_root"] else None)
+            options += [f"--trainer.callbacks+={callback}", f"--trainer.callbacks.{argument}={classifier}"]
+        if kind == "features":
+            options += ["--trainer.callbacks.of=reconstructions"] if row.get("reconstructions") else []
+            options += [f"--trainer.callbacks.{name}={value}" for name, value in row.get("samples", {}).items()]
+    options += ["--trainer.callbacks+=CaptionRetrieval"] if "scenes" in row else []
     # A row may have been trained in several parts, by several versions of the code: the receipt names them all.
     parts = json.loads((folder / "parts.json").read_text()) if (folder / "parts.json").is_file() else []
     conditions = provenance()
