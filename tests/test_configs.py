@@ -129,9 +129,10 @@ def synthetic(config: dict, folder: Path) -> list[str]:
     for part in ("base_generator", "base_discriminator") if config["model"]["class_path"] == "LAPGAN" else ():
         # So do 66 million weights of 8x8 pixels.
         arguments[part]["init_args"]["hidden_dims"] = [8, 8]
+    arguments = config["model"].setdefault("init_args", {})
     if config["model"]["class_path"].startswith("DeePSiM"):
         arguments.setdefault("feature_distance", "FeatureDistance")
-    config["model"] = with_small_comparators({**config["model"], "init_args": arguments})
+    config["model"] = with_small_comparators(config["model"])
     arguments = config["model"]["init_args"]
     if "discriminator_steps" in arguments:
         # The generator's turn comes within the two batches of an epoch.

@@ -245,6 +245,9 @@ class AttentiveReader(Reader):
 class AttentiveWriter(Writer):
     """Writes a patch of N x N into a window that it chooses itself (equations 28 and 29).
 
+    It starts with filters as wide as half the stride between them, and with an intensity by which a patch of ones adds
+    about one to every pixel: the paper leaves biases open, and dots with gaps between them learn later.
+
     Args:
         hidden_shape: of the decoder's hidden state, a vector.
         canvas_shape: ``(C, H, W)``.
@@ -257,6 +260,10 @@ class AttentiveWriter(Writer):
         self.patch_shape = (self.canvas_shape[0], grid_size, grid_size)
         # The patch and the five numbers of the window in one product.
         self.linear = linear_of_unit_gain(math.prod(self.hidden_shape), 5 + math.prod(self.patch_shape))
+        stride = self.filter_bank.unit_stride
+        with torch.no_grad():
+            self.linear.bias[2] = 2 * math.log(stride / 2)  # of log sigma^2
+            self.linear.bias[4] = -2 * math.log(stride)  # of log gamma
 
     def forward(self, hidden: Tensor) -> Stroke:
         numbers = full_precision(self.linear(hidden.flatten(1)))

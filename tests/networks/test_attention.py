@@ -139,6 +139,21 @@ def test_windows_stay_in_float32_under_autocast() -> None:
     assert glimpse.features.dtype is stroke.increment.dtype is torch.float32
 
 
+@pytest.mark.parametrize(("shape", "grid_size"), [((1, 28, 28), 5), ((3, 60, 60), 8), ((1, 33, 33), 4)])
+def test_a_writer_starts_by_covering_the_canvas(shape: tuple[int, int, int], grid_size: int) -> None:
+    writer = AttentiveWriter((6,), shape, grid_size)
+    with torch.no_grad():
+        writer.linear.weight.zero_()
+        writer.linear.bias[5:] = 1
+    stroke = writer(torch.zeros(1, 6))
+    assert stroke.window is not None
+    # Between the second filter and the last but one: those at the edge are cut off, and sum to one within the image.
+    inner = slice(round(writer.filter_bank.unit_stride), -round(writer.filter_bank.unit_stride))
+    covered = stroke.increment[0, 0, inner, inner]
+    torch.testing.assert_close(covered, torch.ones_like(covered), rtol=0, atol=0.35)
+    assert stroke.window.std.item() == pytest.approx(stroke.window.stride.item() / 2)
+
+
 def test_shapes_and_sizes_of_all_parts() -> None:
     shape, images, hidden = (3, 9, 14), torch.rand(2, 3, 9, 14), torch.randn(2, 6)
     for reader in (AttentiveReader(shape, 6, 4), FullReader(shape, 6), ConvReader(shape, 6, channels=[5, 4])):
