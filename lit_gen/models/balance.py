@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_gen.models.adversarial import AdversarialModel, Piece, Turns
-from lit_gen.models.adversarial_losses import AdversarialLoss
-from lit_gen.networks import Recorded
+from lit_gen.models.adversarial_losses import AdversarialLoss, LeastSquares, Minimax, NonSaturating, Wasserstein
+from lit_gen.networks import Recorded, build
 
 
 class BalancingRule(Recorded, ABC):
@@ -26,6 +26,18 @@ class BalancingRule(Recorded, ABC):
             fake_error: the same on generated ones.
             generator_error: mean adversarial loss of the generator on them.
         """
+
+    def check(self, loss: AdversarialLoss) -> None:
+        """Refuse a loss whose values say nothing to the rule.
+
+        Raises:
+            ValueError: it is such a loss.
+        """
+        if isinstance(loss, Wasserstein):
+            raise ValueError(
+                f"{type(self).__name__} compares errors of the discriminator with fixed numbers, and those of"
+                " Wasserstein have neither a least value nor a scale: leave out --model.balance, or take another loss"
+            )
 
 
 class Equilibrium(BalancingRule):
@@ -106,6 +118,13 @@ class RatioBalance(BalancingRule, nn.Module):
         self.ahead = ahead
         self.register_buffer("training_now", torch.tensor([True, True]))
 
+    def check(self, loss: AdversarialLoss) -> None:
+        if isinstance(loss, Minimax) or not isinstance(loss, NonSaturating | LeastSquares):
+            raise ValueError(
+                f"RatioBalance divides by the generator's loss, which {type(loss).__name__} lets fall below zero: take"
+                " NonSaturating or LeastSquares, or another balance"
+            )
+
     def turns(self, real_error: float, fake_error: float, generator_error: float) -> Turns:
         discriminator, generator = self.training_now.tolist()
         ratio = (real_error + fake_error) / max(generator_error, 1e-12)
@@ -121,6 +140,19 @@ class RatioBalance(BalancingRule, nn.Module):
 
 
 BalancingRuleFactory = Callable[[], BalancingRule]
+
+
+def build_balance(make: BalancingRuleFactory | None, loss: AdversarialLoss) -> BalancingRule | None:
+    """A rule for this loss, or None for none.
+
+    Raises:
+        ValueError: the values of the loss say nothing to the rule.
+    """
+    if make is None:
+        return None
+    rule = build(make)
+    rule.check(loss)
+    return rule
 
 
 @torch.no_grad()

@@ -115,6 +115,9 @@ class DCGAN(GAN, HasFeatureMaps):
         """(tanh + 1) / 2: pixels from [-1, 1], as the paper has them, to [0, 1]."""
         return 0.5 * (torch.tanh(output) + 1)
 
+    def from_image(self, images: Tensor) -> Tensor:
+        return torch.atanh(2 * images - 1)
+
     def to_discriminator(self, images: Tensor) -> Tensor:
         return 2 * images - 1
 

@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 
 from lit_gen.models.adversarial import AdversarialModel, Piece, Player, Turns, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
-from lit_gen.models.balance import BalancingRuleFactory, RatioBalance, balanced_turns
+from lit_gen.models.balance import BalancingRuleFactory, RatioBalance, balanced_turns, build_balance
 from lit_gen.models.base import ComparesImages, Decodes, Reconstructs
 from lit_gen.models.image_distances import FeatureDistance, ImageDistanceFactory, PixelDistance
 from lit_gen.models.optimizers import FusedAdam
@@ -142,7 +142,7 @@ class DeePSiM(AdversarialModel, Decodes, Reconstructs, ComparesImages):
         if adversarial_weight > 0:
             self.discriminator = build(discriminator, self.image_shape, (1,))
         self.loss = build(loss)
-        self.balance = None if balance is None or adversarial_weight == 0 else build(balance)
+        self.balance = build_balance(balance if adversarial_weight > 0 else None, self.loss)
         self.codes = RunningMoments(latent_dim)
         self.make_generator_optimizer = generator_optimizer
         self.make_discriminator_optimizer = discriminator_optimizer

@@ -162,6 +162,10 @@ class GAN(AdversarialModel, Decodes):
         """What the generator's network gives, as images in [0, 1]."""
         return torch.sigmoid(output)
 
+    def from_image(self, images: Tensor) -> Tensor:
+        """What the network has to give for these images between 0 and 1: :meth:`to_image` undone."""
+        return torch.logit(images)
+
     def to_discriminator(self, images: Tensor) -> Tensor:
         """Images in [0, 1] as the discriminator's network sees them, where penalties measure distances too."""
         return images
@@ -252,7 +256,7 @@ class GAN(AdversarialModel, Decodes):
         known = bool(self.knows_data)
         self.knows_data.fill_(True)
         if not known and isinstance(self.generator, UniformMLP):
-            self.generator.set_output_bias(torch.logit(unit_statistics(self)[0].clamp(0.001, 0.999)))
+            self.generator.set_output_bias(self.from_image(unit_statistics(self)[0].clamp(0.001, 0.999)))
             if self.average is not None:
                 self.average.restart(self.generator)
 

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lit_gen.inference import GRID, Progress
 from lit_gen.models.adversarial import AdversarialModel, Piece, Player, Turns, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
-from lit_gen.models.balance import BalancingRuleFactory, balanced_turns
+from lit_gen.models.balance import BalancingRuleFactory, balanced_turns, build_balance
 from lit_gen.models.base import Conditional, Decodes, Frame, HasTrajectory
 from lit_gen.models.optimizers import FusedSGD
 from lit_gen.models.pyramid_likelihood import PyramidLikelihood, pyramid_log_likelihood
@@ -147,7 +147,7 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory):
                 f"{type(self.regularizer).__name__} needs the gradient at each image by itself, and batch normalisation"
                 " mixes the images of a batch: take discriminators without it"
             )
-        self.balance = None if balance is None else build(balance)
+        self.balance = build_balance(balance, self.loss)
         if self.balance is not None and self.balance.remembers:
             raise ValueError(
                 f"{type(self.balance).__name__} remembers which network is paused, and a pyramid has a pair of networks"

@@ -19,7 +19,7 @@ from torch.optim import RMSprop
 
 from lit_gen.models.adversarial import Piece, Player, Turns, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, Minimax
-from lit_gen.models.balance import BalancingRuleFactory, balanced_turns
+from lit_gen.models.balance import BalancingRuleFactory, balanced_turns, build_balance
 from lit_gen.models.base import Encodes, Reconstructs
 from lit_gen.models.gan import GAN
 from lit_gen.models.image_distances import ImageDistanceFactory
@@ -154,7 +154,7 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         self.gamma = gamma
         self.distance = None if distance is None else build(distance, self.image_shape)
         self.distance_weight = distance_weight
-        self.balance = None if balance is None else build(balance)
+        self.balance = build_balance(balance, self.loss)
         self.make_encoder_optimizer = encoder_optimizer
         self.make_encoder_lr_scheduler = encoder_lr_scheduler
         self.encoder_clip = check_clip("encoder_clip", encoder_clip)
@@ -163,6 +163,9 @@ class VAEGAN(GAN, Encodes, Reconstructs):
 
     def to_image(self, output: Tensor) -> Tensor:
         return 0.5 * (torch.tanh(output) + 1)
+
+    def from_image(self, images: Tensor) -> Tensor:
+        return torch.atanh(2 * images - 1)
 
     def to_discriminator(self, images: Tensor) -> Tensor:
         return 2 * images - 1

@@ -1,9 +1,21 @@
 """The balancing rule of DeePSiM as a machine of states."""
 
+from typing import Any
+
 import pytest
 import torch
 
-from lit_gen.models import RatioBalance
+from lit_gen.models import (
+    DeePSiM,
+    Equilibrium,
+    ErrorBalance,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    RatioBalance,
+    Wasserstein,
+)
 from lit_gen.models.adversarial import Turns
 
 BOTH, GENERATOR, DISCRIMINATOR = Turns(True, True), Turns(False, True), Turns(True, False)
@@ -47,3 +59,18 @@ def test_thresholds_are_checked() -> None:
     with pytest.raises(ValueError, match=r"needs 0 < pause < resume < ahead, got 0\.6, 0\.5 and 10\.0"):
         RatioBalance(pause=0.6)
     assert torch.equal(RatioBalance().training_now, torch.tensor([True, True]))
+
+
+@pytest.mark.parametrize("rule", [Equilibrium, ErrorBalance, RatioBalance])
+@pytest.mark.parametrize("loss", [NonSaturating, Minimax, LeastSquares, Hinge, Wasserstein])
+def test_losses_that_say_nothing_to_a_rule_are_refused(rule: Any, loss: Any) -> None:
+    refused = {RatioBalance: (Minimax, Hinge, Wasserstein)}.get(rule, (Wasserstein,))
+    if loss in refused:
+        with pytest.raises(ValueError, match=f"{rule.__name__} .* {loss.__name__}"):
+            rule().check(loss())
+        with pytest.raises(ValueError, match=f"{rule.__name__} .* {loss.__name__}"):
+            DeePSiM((1, 8, 8), loss=loss, balance=rule)
+    else:
+        rule().check(loss())
+    # A discriminator that is not there needs no rule.
+    assert DeePSiM((1, 8, 8), loss=loss, balance=rule, adversarial_weight=0).balance is None

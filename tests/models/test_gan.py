@@ -1,7 +1,9 @@
 """The GAN of 2014: sizes and beginnings of its networks, its noise, and a distribution that it recovers."""
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +11,8 @@ from torch import nn
 from torch.optim import SGD
 
 from lit_gen.data import Arrays
-from lit_gen.models import GAN, R1, FusedAdam, RisingMomentum
-from lit_gen.networks import MLP, MaxoutMLP, Shape, UniformMLP
+from lit_gen.models import DCGAN, GAN, R1, VAEGAN, FusedAdam, RisingMomentum
+from lit_gen.networks import MLP, MaxoutMLP, Shape, UniformMLP, VAEGANDiscriminator, VAEGANEncoder
 from lit_gen.networks.maxout import Maxout
 from tests.callbacks.tiny import data, trainer
 
@@ -51,16 +53,22 @@ def test_unknown_noise_is_refused() -> None:
         GAN((1, 8, 8), noise="cauchy")  # type: ignore[arg-type]
 
 
-def test_the_output_starts_at_the_pixel_means(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [GAN, DCGAN, VAEGAN])
+def test_the_output_starts_at_the_pixel_means(kind: type[GAN], tmp_path: Path) -> None:
     def still(parameters: list[nn.Parameter]) -> SGD:
         return SGD(parameters, lr=0.0)
 
-    model = GAN((1, 8, 8), 3, generator_optimizer=still, discriminator_optimizer=still, ema_decay=0.9)
+    options: dict[str, Any] = {"generator_optimizer": still, "discriminator_optimizer": still, "ema_decay": 0.9}
+    options |= {"generator": lambda i, o: UniformMLP(i, o, [5])}
+    if kind is VAEGAN:
+        options |= {"encoder": partial(VAEGANEncoder, channels=[4, 5]), "feature_layer": "layers.convolution2"}
+        options |= {"discriminator": partial(VAEGANDiscriminator, channels=[3, 4, 5])}
+    model = kind((1, 8, 8), 3, **options)
     source = data(binarization="none")
     trainer(tmp_path, limit_val_batches=0).fit(model, source)
     means = torch.cat([images for images, _ in source.train_dataloader()]).mean(0).clamp(0.001, 0.999)
     for network in (model.generator, model.average.network):
-        torch.testing.assert_close(torch.sigmoid(network.layers[-1].bias).view(1, 8, 8), means)
+        torch.testing.assert_close(model.to_image(network.layers[-1].bias).view(1, 8, 8), means)
 
 
 def test_generate_is_differentiable_and_sample_is_not() -> None:
