@@ -3,9 +3,14 @@
 import inspect
 
 import lightning.pytorch as pl
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from lit_gen.models.adversarial_losses import Wasserstein
+from lit_gen.models.balance import BalancingRule
 from lit_gen.models.base import LitGenModule
 from lit_gen.models.checkpoint import stored_hyperparameters
+from lit_gen.models.discrete_estimators import DiscreteEstimator
 
 
 def either(hints: list[str], last: str = "or") -> str:
@@ -30,6 +35,7 @@ class Remedies:
     """
 
     def __init__(self, model: LitGenModule) -> None:
+        self._model = model
         self._names = inspect.signature(type(model).__init__).parameters
         self._stored = stored_hyperparameters(model)
 
@@ -80,11 +86,27 @@ class Remedies:
         if self._stored.get("regularizer") is not None:
             return ["a larger weight of the regularizer"]
         hints = ["a penalty on gradients (--model.regularizer R1)"]
-        if "loss" in self._names:
+        if "loss" in self._names and self._takes_wasserstein():
             layer = " --model.discriminator.norm layer" if self._part("discriminator").get("norm") == "batch" else ""
             options = f"--model.loss Wasserstein --model.regularizer GradientPenalty{layer}"
             hints.append(f"a Wasserstein critic with one ({options})")
         return hints
+
+    def _takes_wasserstein(self) -> bool:
+        """Whether a Wasserstein critic with a gradient penalty is refused by nothing else that the model has."""
+        judges = [getattr(self._model, name, None) for name in ("discriminator", "discriminators", "critic")]
+        layers = [layer for judge in judges if isinstance(judge, nn.Module) for layer in judge.modules()]
+        normalised = any(isinstance(layer, _BatchNorm) for layer in layers)
+        if normalised and self._part("discriminator").get("norm") != "batch":
+            return False  # no option takes the batch normalisation away
+        checks = [getattr(self._model, part, None) for part in ("estimator", "balance")]
+        try:
+            for part in checks:
+                if isinstance(part, DiscreteEstimator | BalancingRule):
+                    part.check(Wasserstein())
+        except ValueError:
+            return False
+        return True
 
     def _rate(self, player: str, how: str) -> list[str]:
         option = f"{player}_optimizer"

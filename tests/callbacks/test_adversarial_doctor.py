@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,22 @@ from lit_gen.callbacks.remedies import Remedies, clipping
 from lit_gen.cli import main
 from lit_gen.data import Digits
 from lit_gen.metrics import DensityCoverage
-from lit_gen.models import DBN, DCGAN, GAN, LAPGAN, R1, GradientPenalty, Hinge, Minimax, Wasserstein
+from lit_gen.models import (
+    BGAN,
+    DBN,
+    DCGAN,
+    GAN,
+    LAPGAN,
+    R1,
+    VAEGAN,
+    ErrorBalance,
+    GradientPenalty,
+    Hinge,
+    Minimax,
+    Wasserstein,
+)
 from lit_gen.models.base import LitGenModule
-from lit_gen.networks import MLP
+from lit_gen.networks import MLP, DCGANDiscriminator, VAEGANDiscriminator, VAEGANEncoder, VAEGANGenerator
 from tests.callbacks.test_doctor import told
 from tests.callbacks.tiny import SHAPE, data, small, trainer
 
@@ -244,6 +258,29 @@ def test_every_option_that_is_named_is_one(capsys: pytest.CaptureFixture[str]) -
     words = words.replace("LAYER", "convolutions").split()
     assert main(["fit", "-c", "dcgan/digits", *words, "--print_config"]) == 0
     assert "error" not in capsys.readouterr().err
+
+
+def test_a_wasserstein_critic_is_recommended_where_it_can_be_had() -> None:
+    critic = {"loss": Wasserstein, "regularizer": GradientPenalty}
+    assert "Wasserstein" in Remedies(GAN(SHAPE)).against_collapse()
+    GAN(SHAPE, **critic)
+    assert "Wasserstein --model.regularizer GradientPenalty --model.discriminator.norm layer" in (
+        Remedies(DCGAN(SHAPE)).against_collapse()
+    )
+    DCGAN(SHAPE, discriminator=lambda i, o: DCGANDiscriminator(i, o, norm="layer"), **critic)
+    networks = [partial(network, channels=[4, 5]) for network in (VAEGANEncoder, VAEGANGenerator)]
+    judge = partial(VAEGANDiscriminator, channels=[3, 4, 5])
+    for refusing, made in ((BGAN, ()), (VAEGAN, (3, *networks, judge, "layers.convolution2"))):
+        assert "R1" in Remedies(refusing(SHAPE, *made)).against_collapse()
+        assert "Wasserstein" not in Remedies(refusing(SHAPE, *made)).against_collapse()
+        with pytest.raises(ValueError, match=r"batch normalisation|Wasserstein does not"):
+            refusing(SHAPE, *made, **critic)
+    balanced = lapgan_of(ErrorBalance)
+    assert "Wasserstein" not in Remedies(balanced).against_collapse()
+
+
+def lapgan_of(balance: Any) -> LAPGAN:
+    return LAPGAN(SHAPE, [4, 8], 4, small, small, generator=wide, discriminator=wide, balance=balance)
 
 
 def test_what_is_there_already_is_not_recommended() -> None:
