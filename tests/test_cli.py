@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 from lit_gen.cli import main
+from lit_gen.cli.sample import parse_condition
 from lit_gen.data import Synthetic
-from lit_gen.models import VAE
+from lit_gen.models import VAE, ChairGenerator
 from lit_gen.networks import MLP, GaussianLikelihood
 
 TINY = ["--data.num_train=40", "--data.num_val=10", "--data.num_test=10", "--data.batch_size=10"]
@@ -269,6 +270,18 @@ def test_an_incompatible_checkpoint_is_refused(run_folder: Path, capsys: pytest.
     assert "truncated" in fails(["test", "--ckpt_path", str(broken), *QUIET], capsys)
     assert "truncated" in fails(["sample", str(broken)], capsys)
     assert not Path("out").exists()
+
+
+def test_conditions_may_be_separated_by_commas() -> None:
+    torch.manual_seed(0)
+    model = ChairGenerator((3, 16, 16), 4, [(0, 20), (90, 20)])
+    wanted = {"class": 3, "azimuth": 40.0, "elevation": 20.0}
+    for words in (["class=3", "azimuth=40", "elevation=20"], ["class=3,azimuth=40", "elevation=20"]):
+        assert parse_condition(words, model) == wanted
+    with pytest.raises(ValueError, match="--condition got class twice: 3 and 2; samples have one condition"):
+        parse_condition(["class=3,class=2"], model)
+    with pytest.raises(ValueError, match="azimuth wants a value of type float, got 'left'"):
+        parse_condition(["azimuth=left"], model)
 
 
 def test_a_condition_for_an_unconditional_model(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,7 +149,9 @@ class ClassMorph(FirstBatchCallback):
 
     def show(self, trainer: Any, model: Any, stage: str, images: Tensor, condition: Any) -> None:
         first = torch.arange(min(self.num_pairs, model.num_classes))
-        ends = one_hot(torch.stack([first, (first + 2) % model.num_classes]), model.num_classes).float()
+        ends = one_hot(
+            torch.stack([first, (first + min(2, model.num_classes - 1)) % model.num_classes]), model.num_classes
+        ).float()
 
         def mixed(weights: Tensor) -> Tensor:
             classes = (weights[:, None] * ends[0][:, None] + (1 - weights)[:, None] * ends[1][:, None]).flatten(0, 1)

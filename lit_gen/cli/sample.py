@@ -194,7 +194,7 @@ def made_condition(model: Any, fields: dict[str, Any], size: int) -> Any:
 
 
 def parse_condition(words: Sequence[str], model: Any) -> dict[str, Any]:
-    """The condition that ``NAME=VALUE`` words say, checked against what the model takes.
+    """The condition that words or comma-separated parts ``NAME=VALUE`` say, checked against what the model takes.
 
     Raises:
         ValueError: the model takes none, an unknown name, or a value of another type.
@@ -205,12 +205,14 @@ def parse_condition(words: Sequence[str], model: Any) -> dict[str, Any]:
         return {}
     if not isinstance(model, Conditional):
         raise ValueError(f"{type(model).__name__} takes no condition, got {' '.join(words)}; leave --condition out")
-    fields = {}
-    for word in words:
+    fields: dict[str, Any] = {}
+    for word in ",".join(words).split(","):
         name, equals, value = word.partition("=")
         if not equals or name not in model.condition_fields:
             known = ", ".join(f"{field}=<{kind.__name__}>" for field, kind in model.condition_fields.items())
             raise ValueError(f"--condition got {word!r}; {type(model).__name__} takes {known}")
+        if name in fields:
+            raise ValueError(f"--condition got {name} twice: {fields[name]} and {value}; samples have one condition")
         kind = model.condition_fields[name]
         try:
             fields[name] = kind(value)

@@ -48,6 +48,16 @@ def test_pictures_of_views(tmp_path: Path) -> None:
             assert picture.size == (66 * columns + 2, 66 * rows + 2), name
 
 
+def test_a_morph_of_two_objects_goes_from_one_to_the_other(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = ChairGenerator(SHAPE, 2, [(0, 20), (90, 20), (180, 30)], network)
+    trainer(tmp_path, ClassMorph(1, frames=3)).test(
+        model, SyntheticChairs(2, grid=12, azimuths=8, image_size=16, batch_size=8), verbose=False
+    )
+    with Image.open(tmp_path / "images" / "test" / "morphs" / "00000000.gif") as morph:
+        assert morph.n_frames == 3, "frames that look alike are one"  # type: ignore[attr-defined]
+
+
 def test_models_of_views_have_them_by_default_and_others_have_not() -> None:
     kinds = {type(callback) for callback in default_callbacks(generator())}
     assert {Turntable, ViewGrid, ClassMorph, HeldOutViews} <= kinds
