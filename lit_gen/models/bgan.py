@@ -144,7 +144,8 @@ class BGAN(GAN):
     def fakes(self, images: Tensor, condition: Any = None) -> Tensor:
         if not self.training:
             return self.draw(len(images), condition)
-        return self.generate(self.sample_latents(len(images), condition), condition)
+        with torch.no_grad():  # draws of pixels pass no gradient on: the estimator makes its own
+            return self.generate(self.sample_latents(len(images), condition), condition)
 
     def generator_loss(self, fakes: Tensor, condition: Any = None) -> Tensor:
         """The mean loss of several draws of each z, whose gradient is that of the estimator.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from lit_gen.models.diffusion import DiffusionModel, uncorrected
-from lit_gen.models.diffusion_samplers import AncestralSampler, Correction, SamplerFactory
+from lit_gen.models.diffusion_samplers import AncestralSampler, Correction, SamplerFactory, check_variance
 from lit_gen.models.noise_schedules import LinearSchedule, ScheduleFactory
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.networks import Shape, TimedNetworkFactory, UNet, build, full_precision
@@ -92,7 +92,9 @@ class DDPM(DiffusionModel):
         """alpha-bar of the steps 0 to T."""
         dtype = torch.get_default_dtype()  # rounded last: the constants come out of float64
         self.register_buffer("constants", torch.stack(chain).to(dtype), persistent=False)
-        self.register_buffer("variances", reverse_variances(chain, variance == "large").to(dtype), persistent=False)
+        self.register_buffer(
+            "variances", reverse_variances(chain, check_variance(variance) == "large").to(dtype), persistent=False
+        )
 
     network_classes = 0
     """Classes that the network is told."""

@@ -75,6 +75,17 @@ class DiffusionSampler(Recorded, ABC):
         """
 
 
+def check_variance(variance: str) -> str:
+    """The name of a variance of the reverse process.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if variance not in ("large", "small"):
+        raise ValueError(f"variance must be large (beta) or small (beta-tilde), got {variance!r}")
+    return variance
+
+
 class AncestralSampler(DiffusionSampler):
     """Draws each state from the reverse process, as the chain was trained (Ho et al. 2020, algorithm 2).
 
@@ -87,7 +98,7 @@ class AncestralSampler(DiffusionSampler):
 
     def __init__(self, steps: int | None = None, variance: Literal["large", "small"] = "large") -> None:
         super().__init__(steps)
-        self.variance = variance
+        self.variance = check_variance(variance)
 
     def step(self, x: Tensor, data: Tensor, kept_now: float, kept_then: float) -> Tensor:
         alpha = kept_now / kept_then

@@ -128,6 +128,9 @@ def test_samplers_visit_what_they_are_asked_to() -> None:
         DDPM(PIXEL, dense, lambda: LinearSchedule(4, 0.1, 0.5), sampler=DDIMSampler)
     with pytest.raises(ValueError, match=r"eta must lie in 0\.\.1, got 2"):
         DDIMSampler(eta=2)
+    for wrong in (lambda: AncestralSampler(variance="smal"), lambda: DDPM(PIXEL, dense, variance="smal")):  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"variance must be large \(beta\) or small .*, got 'smal'"):
+            wrong()
     with pytest.raises(ValueError, match="at least 1 step, got 0"):
         AncestralSampler(0)
     with pytest.raises(ValueError, match=r"0 < first <= last < 1, got 0\.5 and 0\.1"):
