@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
@@ -255,6 +256,12 @@ class ParzenWindow(LikelihoodEstimator):
             # Every process has validation images of its own, and one of them decides.
             best = parzen_log_likelihood(images[:1], self._samples, images, self.sigmas, max_rows).sigma
             self._sigma = trainer.strategy.broadcast(best)
+            if self._sigma in (min(self.sigmas), max(self.sigmas)):
+                rank_zero_warn(
+                    f"ParzenWindow took the {'least' if self._sigma == min(self.sigmas) else 'largest'} of its sigmas,"
+                    f" {self._sigma:.3g}: another beyond it may be better. The published protocol has these ten; for the"
+                    " best estimate give more (sigmas)"
+                )
         return {"sigma": self._sigma}
 
     def images_at_a_time(self, max_rows: int) -> int:

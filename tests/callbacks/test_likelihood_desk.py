@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,15 @@ def test_everything_is_measured_of_a_neural_model(kind: str, tmp_path: Path) -> 
     assert found["log_likelihood_parzen"].split == f"{data().protocol} [test]"
     assert found["log_likelihood_parzen"].num_generated == 30
     assert measure(tmp_path, model, data(), *estimators) == pytest.approx(result)
+
+
+def test_a_sigma_at_the_end_of_the_grid_is_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    warnings.simplefilter("always")
+    measure(tmp_path, vae(), data(), ParzenWindow(30, 10, sigmas=[0.01, 0.4, 9.0]))
+    assert not [one for one in recwarn if "ParzenWindow" in str(one.message)]
+    for sigmas, end in (([5.0, 9.0], "least of its sigmas, 5"), ([0.01, 0.02], "largest of its sigmas, 0.02")):
+        measure(tmp_path, vae(), data(), ParzenWindow(30, 10, sigmas=sigmas))
+        assert [one for one in recwarn if f"ParzenWindow took the {end}" in str(one.message)]
 
 
 def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
