@@ -4,7 +4,6 @@ Ho, Jain & Abbeel 2020, Denoising diffusion probabilistic models, appendix B (ht
 residual blocks with group normalisation, told the time, and self-attention between some of them.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +15,15 @@ from lit_gen.networks.network import Shape
 from lit_gen.networks.timed import TimedNetwork, sinusoids
 
 
+GROUP_CHANNELS = 4
+"""Feature maps of a group, at least, where there are as many: those of the paper's first level. Groups of a single map
+would take from each how bright and how noisy it is."""
+
+
 def _norm(channels: int, groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-6)
+    fitting = (number for number in range(min(groups, channels), 0, -1) if channels % number == 0)
+    number = next(number for number in fitting if channels // number >= min(GROUP_CHANNELS, channels))
+    return nn.GroupNorm(number, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
@@ -108,7 +114,8 @@ class UNet(TimedNetwork):
         blocks: residual blocks of each level on the way down; there is one more on the way up.
         attention_levels: levels with self-attention, 0 being the largest; the smallest always has it in the middle.
         dropout: share of the features that are dropped in training.
-        groups: of the normalisation, at most (fewer where they do not divide the feature maps).
+        groups: of the normalisation, at most: fewer where they do not divide the feature maps, or would have less than
+            four of them.
     """
 
     def __init__(
