@@ -259,8 +259,8 @@ class ParzenWindow(LikelihoodEstimator):
             if self._sigma in (min(self.sigmas), max(self.sigmas)):
                 rank_zero_warn(
                     f"ParzenWindow took the {'least' if self._sigma == min(self.sigmas) else 'largest'} of its sigmas,"
-                    f" {self._sigma:.3g}: another beyond it may be better. The published protocol has these ten; for the"
-                    " best estimate give more (sigmas)"
+                    f" {self._sigma:.3g}: another beyond it may be better. The published protocol has these ten; for"
+                    " the best estimate give more (sigmas)"
                 )
         return {"sigma": self._sigma}
 

@@ -6,11 +6,8 @@ import lightning.pytorch as pl
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lit_gen.models.adversarial_losses import Wasserstein
-from lit_gen.models.balance import BalancingRule
-from lit_gen.models.base import LitGenModule
+from lit_gen.models.base import HasDiscriminator, LitGenModule
 from lit_gen.models.checkpoint import stored_hyperparameters
-from lit_gen.models.discrete_estimators import DiscreteEstimator
 
 
 def either(hints: list[str], last: str = "or") -> str:
@@ -99,14 +96,7 @@ class Remedies:
         normalised = any(isinstance(layer, _BatchNorm) for layer in layers)
         if normalised and self._part("discriminator").get("norm") != "batch":
             return False  # no option takes the batch normalisation away
-        checks = [getattr(self._model, part, None) for part in ("estimator", "balance")]
-        try:
-            for part in checks:
-                if isinstance(part, DiscreteEstimator | BalancingRule):
-                    part.check(Wasserstein())
-        except ValueError:
-            return False
-        return True
+        return isinstance(self._model, HasDiscriminator) and self._model.takes_critic()
 
     def _rate(self, player: str, how: str) -> list[str]:
         option = f"{player}_optimizer"

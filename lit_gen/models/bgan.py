@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lit_gen.distributions import LogitBernoulli
-from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
+from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating, Wasserstein
 from lit_gen.models.base import repeat_condition
 from lit_gen.models.discrete_estimators import BoundarySeeking, DiscreteEstimatorFactory
 from lit_gen.models.gan import GAN, Noise
@@ -138,6 +138,13 @@ class BGAN(GAN):
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
         """Draws, and not their means: discreteness is the point of this model."""
         return self.decode(self.sample_latents(num_samples, condition), condition).sample()
+
+    def takes_critic(self) -> bool:
+        try:
+            self.estimator.check(Wasserstein())
+        except ValueError:
+            return False
+        return True
 
     # ---- the game
 

@@ -250,6 +250,9 @@ class DeePSiM(AdversarialModel, Decodes, Reconstructs, ComparesImages):
         loss = torch.stack(list(terms.values())).sum(0)
         return loss, {"generator_loss": loss, **terms}
 
+    def takes_critic(self) -> bool:
+        return self.balance is None  # rules compare losses that a critic does not have
+
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         """All losses, and two errors in pixel units: the mean square, and that of the best shift by up to a pixel."""
         fakes = self.fakes(images)

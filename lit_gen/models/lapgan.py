@@ -378,6 +378,9 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory):
             values |= {f"level{level}/{name}": value for name, value in found.items()}
         return values | self._sums(values)
 
+    def takes_critic(self) -> bool:
+        return self.balance is None  # rules compare losses that a critic does not have
+
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         for level, (image, rung) in enumerate(self.rungs(images, condition)):

@@ -275,6 +275,9 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         loss = _pairs(self.loss.generator(logits[len(piece.images) :])).sum(0)
         return self.gamma * self.error(errors) + loss, {"generator_loss": loss, **errors}
 
+    def takes_critic(self) -> bool:
+        return self.balance is None  # rules compare losses that a critic does not have
+
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         posterior = self.encode(images, condition)
         reconstructions = self.reconstruct(images, condition)
