@@ -18,6 +18,7 @@ from lit_gen.callbacks.evaluation import FirstBatchCallback, evaluation
 from lit_gen.callbacks.feature_classification import FeatureClassification
 from lit_gen.callbacks.held_out_views import HeldOutViews
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.inpainting import Inpainting
 from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid, arithmetic_grid
 from lit_gen.callbacks.likelihood_desk import LikelihoodDesk
@@ -60,6 +61,7 @@ __all__ = [
     "ImageWriter",
     "ImportanceBound",
     "ImportanceSampling",
+    "Inpainting",
     "LatentGrid",
     "LikelihoodDesk",
     "LikelihoodEstimator",

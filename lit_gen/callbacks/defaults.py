@@ -10,6 +10,7 @@ from lit_gen.callbacks.completion import Completion
 from lit_gen.callbacks.doctor import Doctor
 from lit_gen.callbacks.held_out_views import HeldOutViews
 from lit_gen.callbacks.images import Filters, ReconstructionGrid, SampleGrid
+from lit_gen.callbacks.inpainting import Inpainting
 from lit_gen.callbacks.landscape import EnergyLandscape
 from lit_gen.callbacks.latents import LatentGrid
 from lit_gen.callbacks.metrics import ImportanceBound
@@ -34,6 +35,7 @@ from lit_gen.models.base import (
     HasFreeEnergy,
     HasLowerBound,
     HasTrajectory,
+    Inpaints,
     LitGenModule,
     Reconstructs,
 )
@@ -67,6 +69,8 @@ def default_callbacks(model: LitGenModule) -> list[pl.Callback]:
             callbacks.append(Trajectory())
             if isinstance(model, CaptionConditional):
                 callbacks.append(Alignment())
+        if isinstance(model, Inpaints):
+            callbacks.append(Inpainting())
         if isinstance(model, HasLowerBound) and model.bound_samples is not None:
             callbacks.append(ImportanceBound(model.bound_samples))
         if isinstance(model, CompletesShapes):

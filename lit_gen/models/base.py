@@ -41,6 +41,7 @@ from lit_gen.models.capabilities import (
     HasLowerBound,
     HasReconstructionTrajectory,
     HasTrajectory,
+    Inpaints,
     Reconstructs,
     RenderedViews,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "HasLowerBound",
     "HasReconstructionTrajectory",
     "HasTrajectory",
+    "Inpaints",
     "LikelihoodModel",
     "LitGenModule",
     "Reconstructs",

@@ -74,6 +74,23 @@ class CompletesShapes(ABC):
         return observe_depth(voxels, view).observed
 
 
+class Inpaints(ABC):
+    """Draws the unknown part of an image, given the rest."""
+
+    @abstractmethod
+    def inpaint(self, images: Tensor, known: Tensor, condition: Any = None) -> Tensor:
+        """Images with what is not known of them drawn anew.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1]; what they are where they are not known does not matter.
+            known: bool, of the same shape or one that broadcasts to it.
+            condition: for a conditional model.
+
+        Returns:
+            ``(B, C, H, W)`` in [0, 1], the known pixels as they were.
+        """
+
+
 class Encodes(ABC):
     """Maps images to a distribution over latents."""
 
@@ -280,6 +297,10 @@ class HasDiscriminator(ABC):
     @abstractmethod
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         """Losses and logits ``(B,)`` of images ``(B, C, H, W)``, and of as many generated ones, by name."""
+
+    def takes_critic(self) -> bool:
+        """Whether the model would take the loss of a Wasserstein critic, its normalisation aside."""
+        return True
 
 
 class HasFeatureMaps(ABC):

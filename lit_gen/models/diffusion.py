@@ -9,7 +9,15 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Independent, kl_divergence
 
 from lit_gen.inference import importance_bound
-from lit_gen.models.base import Conditional, Frame, HasLowerBound, HasTrajectory, LikelihoodModel, repeat_condition
+from lit_gen.models.base import (
+    Conditional,
+    Frame,
+    HasLowerBound,
+    HasTrajectory,
+    Inpaints,
+    LikelihoodModel,
+    repeat_condition,
+)
 from lit_gen.models.diffusion_samplers import Correction
 from lit_gen.objectives import LikelihoodTerms, bernoulli_kl, stratified_steps
 
@@ -29,7 +37,7 @@ def divergence(p: Distribution, q: Distribution) -> Tensor:
     return kl_divergence(p, q)
 
 
-class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory):
+class DiffusionModel(LikelihoodModel, HasLowerBound, HasTrajectory, Inpaints):
     r"""A Markov chain x_0 .. x_T that destroys an image, and a learned one that goes back.
 
     .. math:: \log p(x_0) \ge E_q[\log p(x_0|x_1)] - \sum_{t=2}^T E_q KL(q(x_{t-1}|x_t, x_0) \| p(x_{t-1}|x_t))

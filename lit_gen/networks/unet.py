@@ -14,7 +14,6 @@ from lit_gen.networks.conv import channels_last
 from lit_gen.networks.network import Shape
 from lit_gen.networks.timed import TimedNetwork, sinusoids
 
-
 GROUP_CHANNELS = 4
 """Feature maps of a group, at least, where there are as many: those of the paper's first level. Groups of a single map
 would take from each how bright and how noisy it is."""
