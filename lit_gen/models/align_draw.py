@@ -113,7 +113,8 @@ class AlignDRAW(DRAW, CaptionConditional):
         self.sentence_reader = build(sentence_reader, word_dim, hidden_dim)
         self.prior_head = self.decoder.head(2 * latent_dim)
         self.decoder = build(cell, (latent_dim + word_dim,), self.state_shape)
-        nn.init.constant_(self.initial_canvas, canvas_start)
+        # Of a likelihood with a scale beside the mean, the planes of the mean alone.
+        nn.init.constant_(self.initial_canvas.data[: self.image_shape[0]], canvas_start)
 
     def context(self, condition: Any) -> Any:
         captions = self.target_condition(condition)

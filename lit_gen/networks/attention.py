@@ -16,6 +16,9 @@ from torch.nn.functional import threshold
 from lit_gen.networks.network import Recorded, Shape, full_precision
 from lit_gen.networks.recurrent import linear_of_unit_gain
 
+LARGEST_LOG = 20.0
+"""Bound of log sigma^2, log delta and log gamma, far beyond what a window needs."""
+
 
 class Window(NamedTuple):
     """Where square grids of Gaussian filters lie, in pixels; the centre of the first pixel is 0."""
@@ -79,7 +82,8 @@ class FilterBank(nn.Module):
         """The window that five numbers stand for: g_X, g_Y, log sigma^2, log delta, log gamma, ``(B, 5)``."""
         numbers = full_precision(numbers)
         centre = self.half_size * (numbers[:, :2] + 1) - 1  # equations 22 and 23
-        variance, stride, intensity = torch.exp(numbers[:, 2:]).unbind(1)
+        # A run that diverges shall say so by its loss: sharper filters than these have no numbers at all.
+        variance, stride, intensity = torch.exp(numbers[:, 2:].clamp(-LARGEST_LOG, LARGEST_LOG)).unbind(1)
         return Window(centre, self.unit_stride * stride, variance.sqrt(), intensity, self.grid_size)
 
     def filters(self, window: Window) -> tuple[Tensor, Tensor]:
@@ -260,7 +264,7 @@ class AttentiveWriter(Writer):
         self.patch_shape = (self.canvas_shape[0], grid_size, grid_size)
         # The patch and the five numbers of the window in one product.
         self.linear = linear_of_unit_gain(math.prod(self.hidden_shape), 5 + math.prod(self.patch_shape))
-        stride = self.filter_bank.unit_stride
+        stride = max(1.0, self.filter_bank.unit_stride)  # a canvas of one pixel has none
         with torch.no_grad():
             self.linear.bias[2] = 2 * math.log(stride / 2)  # of log sigma^2
             self.linear.bias[4] = -2 * math.log(stride)  # of log gamma

@@ -18,6 +18,7 @@ from lit_gen.networks import (
     ConvLSTMCell,
     ConvReader,
     ConvWriter,
+    DiscretizedLogisticLikelihood,
     FixedSentence,
     Shape,
     SoftAlignment,
@@ -219,3 +220,18 @@ def test_bad_values() -> None:
         AlignDRAW((1, 8, 8), VOCABULARY, reader=ConvReader, writer=ConvWriter, cell=ConvLSTMCell)
     with pytest.raises(ValueError, match="must be captions, got None"):
         model().decode(torch.zeros(1, 3, 2).double())
+
+
+def test_the_canvas_starts_dark_and_its_scale_does_not() -> None:
+    dark = AlignDRAW(
+        (1, 5, 4), VOCABULARY, steps=1, latent_dim=2, hidden_dim=5, canvas_start=-3.0,
+        likelihood=DiscretizedLogisticLikelihood,
+    )  # fmt: skip
+    assert dark.initial_canvas.shape[0] == 2
+    assert (dark.initial_canvas[0] == -3).all()
+    assert (dark.initial_canvas[1] == 0).all()
+    brighter = dark.initial_canvas.detach().clone()
+    brighter[0] += 1
+    likelihood = dark.likelihood
+    means = [likelihood.distribution(canvas[None]).mean for canvas in (dark.initial_canvas.detach(), brighter)]
+    assert (means[1] > means[0]).all(), "the first plane is that of the mean"

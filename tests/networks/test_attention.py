@@ -195,3 +195,15 @@ def test_no_weight_is_so_small_that_processors_crawl() -> None:
     for ours, wanted in zip(bank.filters(sharp), exact.filters(exact.window(numbers.double())), strict=True):
         torch.testing.assert_close(ours.double(), wanted, atol=1e-5, rtol=1e-5)
         assert (wanted[ours == 0] < 1e-12).all()
+
+
+@pytest.mark.parametrize("number", [-95.0, 95.0])
+def test_windows_of_a_diverging_run_stay_finite(number: float) -> None:
+    bank = FilterBank((8, 8), 3)
+    numbers = torch.full((1, 5), number, requires_grad=True)
+    read = bank.read(torch.rand(1, 1, 8, 8), bank.window(numbers))
+    read.sum().backward()
+    assert read.isfinite().all()
+    assert numbers.grad is not None
+    assert numbers.grad.isfinite().all()
+    assert AttentiveWriter((3,), (1, 1, 1), 2)(torch.zeros(1, 3)).increment.shape == (1, 1, 1, 1)
