@@ -90,11 +90,15 @@ def without_paths(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         option, equals, path = value.rpartition("=")
         for folder, name in names.items():
-            if path == folder or path.startswith(folder.rstrip("/") + "/"):
+            # A bare word may be a folder and something else besides: only options and roots are taken for folders.
+            if (path == folder and (equals or "/" in folder)) or path.startswith(folder.rstrip("/") + "/"):
                 return option + equals + name + path[len(folder.rstrip("/")) :]
         return value
     if isinstance(value, Mapping):
-        return {key: without_paths(item, names) for key, item in value.items()}
+        roots = {
+            key: names[item] for key, item in value.items() if key == "root" and isinstance(item, str) and item in names
+        }
+        return {key: without_paths(item, names) for key, item in value.items()} | roots
     if isinstance(value, list | tuple):
         return [without_paths(item, names) for item in value]
     return value

@@ -49,6 +49,13 @@ def test_folders_are_named_where_paths_stand() -> None:
         "text": "data of /somewhere/data",
         "number": 3,
     }
+    # A setting may have the name of a folder and not be one.
+    settings = {"class_prior": "data", "root": "data", "word": ["--data.root=data"]}
+    assert without_paths(settings, {"data": "<data root>"}) == {
+        "class_prior": "data",
+        "root": "<data root>",
+        "word": ["--data.root=<data root>"],
+    }
     assert without_paths(["data/MNIST", "database"], {"data/": "<data root>"}) == ["<data root>/MNIST", "database"]
 
 
