@@ -50,6 +50,7 @@ def diffusers_network() -> nn.Module:
         down_block_types=tuple("AttnDownBlock2D" if level in ATTENTION else "DownBlock2D" for level in levels),
         up_block_types=tuple("AttnUpBlock2D" if level in ATTENTION else "UpBlock2D" for level in reversed(levels)),
         attention_head_dim=None,
+        norm_num_groups=CHANNELS // 4,
     )
 
 
