@@ -12,7 +12,6 @@ last: one thread, whatever else the machine does. torch-mimicry 0.1.16, the libr
 ``torch._six``, which torch 2 has not, and is left out.
 """
 
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -20,27 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from benchmarks.conditions import BATCH, quiet, without_lightning_settings
-from benchmarks.variational_speed import ProcessorTime
-from lit_gen.cli import LitGenCLI
+from benchmarks.clock import ProcessorTime
+from benchmarks.conditions import BATCH, lit_gen_epoch, take_turns, without_lightning_settings
 from lit_gen.data import MNIST
 from lit_gen.networks import DCGANDiscriminator, DCGANGenerator
 
 SHAPE, LATENT = (1, 28, 28), 100
 TARGETS = {"lit_gen / bare": 0.95}
-
-
-def lit_gen_epoch(root: str, images: int) -> float:
-    """An epoch as ``lit-gen fit`` runs it, from the first batch to the last."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        words = ["--model=DCGAN", "--data=MNIST", f"--data.root={root}", f"--data.batch_size={BATCH}"]
-        words += ["--data.val_size=0", f"--data.subset={images}", f"--trainer.default_root_dir={folder}"]
-        words += ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
-        words += ["--trainer.enable_model_summary=false", "--trainer.callbacks+=benchmarks.clock.BatchTime"]
-        words += ["--trainer.callbacks.clock=process"]
-        cli: Any = LitGenCLI(words, run=False)
-        cli.trainer.fit(cli.model, cli.datamodule)
-    return next(callback.seconds for callback in cli.trainer.callbacks if type(callback).__name__ == "BatchTime")
 
 
 def bare_epoch(images: Tensor) -> float:
@@ -72,15 +57,9 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
     data: Any = MNIST(root, val_size=0)
     pixels = data.load("train").images[:images]
     contestants: dict[str, Callable[[], float]] = {
-        "lit_gen": lambda: lit_gen_epoch(root, images),
+        "lit_gen": lambda: lit_gen_epoch(["--model=DCGAN"], root, images),
         "bare": lambda: bare_epoch(pixels),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(repeats):
-        for name, epoch in contestants.items():
-            torch.manual_seed(repeat)
-            seconds[name].append(epoch())
-            print(f"{name:<24} {images / seconds[name][-1]:>8,.1f} images/s", flush=True)
-    speed = {name: images / min(times) for name, times in seconds.items()}
+    speed, seconds = take_turns(contestants, dict.fromkeys(contestants, images), repeats)
     ratios = {"lit_gen / bare": speed["lit_gen"] / speed["bare"]}
     return {"images_per_second": speed, "seconds_of_each_epoch": seconds, "ratios": ratios}

@@ -1,9 +1,20 @@
-"""The time that a training takes, also one that was interrupted and resumed."""
+"""The time that a training takes, also one that was interrupted and resumed, and that of the processor."""
 
 import time
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+
+
+class ProcessorTime:
+    """Seconds of the processor within a block."""
+
+    def __enter__(self) -> "ProcessorTime":
+        self._start = time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.process_time() - self._start
 
 
 class TrainingTime(pl.Callback):

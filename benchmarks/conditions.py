@@ -1,12 +1,18 @@
 """Equal conditions for all contestants of a speed comparison."""
 
 import contextlib
+import gc
 import gzip
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+
+from lit_gen.cli import LitGenCLI
 
 BATCH = 100
 
@@ -62,3 +68,43 @@ def without_lightning_settings() -> Iterator[None]:
     finally:
         if value is not None:
             os.environ[name] = value
+
+
+def lit_gen_epoch(model: Sequence[str], root: str, images: int) -> float:
+    """An epoch on MNIST as ``lit-gen fit`` runs it, from the first batch to the last, in seconds of the processor.
+
+    With the bar, loggers, checkpoints and default callbacks.
+
+    Args:
+        model: words of the command line that name the model, and what else is special.
+        root: folder that holds MNIST.
+        images: images of the epoch.
+    """
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        words = [*model, "--data=MNIST", f"--data.root={root}", f"--data.batch_size={BATCH}", "--data.val_size=0"]
+        words += [f"--data.subset={images}", f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
+        words += ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
+        words += ["--trainer.callbacks+=benchmarks.clock.BatchTime", "--trainer.callbacks.clock=process"]
+        cli: Any = LitGenCLI(words, run=False)
+        cli.trainer.fit(cli.model, cli.datamodule)
+    return next(callback.seconds for callback in cli.trainer.callbacks if type(callback).__name__ == "BatchTime")
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], float]], counts: Mapping[str, int], repeats: int
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """All contestants one after the other, several times: images per second of the best turn, and seconds of each.
+
+    Args:
+        contestants: each gives the seconds that it took.
+        counts: images that it went through.
+        repeats: turns of each, the n-th of all with the same seed.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for repeat in range(repeats):
+        for name, run in contestants.items():
+            torch.manual_seed(repeat)
+            gc.collect()  # or a contestant pays for the litter of the one before
+            seconds[name].append(run())
+            print(f"{name:<24} {counts[name] / seconds[name][-1]:>8,.1f} images/s", flush=True)
+    return {name: counts[name] / min(times) for name, times in seconds.items()}, seconds

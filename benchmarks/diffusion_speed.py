@@ -9,7 +9,6 @@ The networks have equally many parameters. Contestants take turns, and the best 
 processor: one thread, whatever else the machine does.
 """
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from benchmarks.conditions import BATCH, quiet, without_lightning_settings
-from benchmarks.variational_speed import ProcessorTime
-from lit_gen.cli import LitGenCLI
+from benchmarks.clock import ProcessorTime
+from benchmarks.conditions import BATCH, lit_gen_epoch, take_turns, without_lightning_settings
 from lit_gen.data import MNIST
 from lit_gen.models import DDPM, DDIMSampler
 from lit_gen.networks import UNet
@@ -54,24 +52,15 @@ def diffusers_network() -> nn.Module:
     )
 
 
-def lit_gen_epoch(root: str, images: int) -> float:
-    """An epoch as ``lit-gen fit`` runs it, from the first batch to the last, seconds."""
+def words() -> list[str]:
+    """What the command line says of the model."""
     network = {"channels": CHANNELS, "multipliers": list(MULTIPLIERS), "blocks": BLOCKS, "dropout": 0.0}
     network["attention_levels"] = list(ATTENTION)
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        words = ["--model=DDPM", "--model.network=UNet"]
-        words += [f"--model.network.{name}={value}" for name, value in network.items()]
-        # What callbacks draw, untimed, would take minutes by the whole chain.
-        words += ["--model.sampler=DDIMSampler", "--model.sampler.steps=2"]
-        words += [f"--model.optimizer.lr={RATE}", "--trainer.gradient_clip_val=1.0"]
-        words += ["--data=MNIST", f"--data.root={root}", f"--data.batch_size={BATCH}"]
-        words += ["--data.val_size=0", f"--data.subset={images}"]
-        words += [f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
-        words += ["--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
-        words += ["--trainer.callbacks+=benchmarks.clock.BatchTime", "--trainer.callbacks.clock=process"]
-        cli: Any = LitGenCLI(words, run=False)
-        cli.trainer.fit(cli.model, cli.datamodule)
-    return next(callback.seconds for callback in cli.trainer.callbacks if type(callback).__name__ == "BatchTime")
+    model = ["--model=DDPM", "--model.network=UNet"]
+    model += [f"--model.network.{name}={value}" for name, value in network.items()]
+    # What callbacks draw, untimed, would take minutes by the whole chain.
+    model += ["--model.sampler=DDIMSampler", "--model.sampler.steps=2"]
+    return [*model, f"--model.optimizer.lr={RATE}", "--trainer.gradient_clip_val=1.0"]
 
 
 def diffusers_epoch(images: Tensor) -> float:
@@ -128,19 +117,13 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
         "diffusers": sum(parameter.numel() for parameter in pipeline.unet.parameters()),
     }
     contestants: dict[str, Callable[[], float]] = {
-        "training, lit_gen": lambda: lit_gen_epoch(root, images),
+        "training, lit_gen": lambda: lit_gen_epoch(words(), root, images),
         "training, diffusers": lambda: diffusers_epoch(scaled),
         "sampling, lit_gen": lambda: lit_gen_samples(model),
         "sampling, diffusers": lambda: diffusers_samples(pipeline),
     }
     counts = {name: images if "training" in name else SAMPLES for name in contestants}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(repeats):
-        for name, run in contestants.items():
-            torch.manual_seed(repeat)
-            seconds[name].append(run())
-            print(f"{name:<24} {counts[name] / seconds[name][-1]:>8,.1f} images/s", flush=True)
-    speed = {name: counts[name] / min(times) for name, times in seconds.items()}
+    speed, seconds = take_turns(contestants, counts, repeats)
     ratios = {
         f"{part} / diffusers": speed[f"{part}, lit_gen"] / speed[f"{part}, diffusers"]
         for part in ("training", "sampling")

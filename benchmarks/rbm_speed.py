@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import BatchTime
-from benchmarks.conditions import BATCH, quiet, without_lightning_settings
+from benchmarks.conditions import BATCH, quiet, take_turns, without_lightning_settings
 from lit_gen.cli import LitGenCLI
 
 HIDDEN, RATE = 500, 0.05
@@ -147,12 +147,6 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
         "learnergy": lambda: learnergy_epoch(binary),
         "rbms": lambda: rbms_epoch(binary),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(repeats):
-        for name, epoch in contestants.items():
-            torch.manual_seed(repeat)
-            seconds[name].append(epoch())
-            print(f"{name:<24} {images / seconds[name][-1]:>8,.0f} images/s", flush=True)
-    speed = {name: images / min(times) for name, times in seconds.items()}
+    speed, seconds = take_turns(contestants, dict.fromkeys(contestants, images), repeats)
     ratios = {f"lit_gen / {name}": speed["lit_gen"] / speed[name] for name in contestants if name != "lit_gen"}
     return {"images_per_second": speed, "seconds_of_each_epoch": seconds, "ratios": ratios}

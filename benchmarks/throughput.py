@@ -22,7 +22,6 @@ pythae's ``get_nll``, on equal weights.
 """
 
 import argparse
-import gc
 import logging
 import os
 import sys
@@ -45,7 +44,7 @@ from torchvision import datasets, transforms
 
 from benchmarks import adversarial_speed, diffusion_speed, draw_speed, rbm_speed, variational_speed
 from benchmarks.clock import TrainingTime
-from benchmarks.conditions import BATCH, quiet, readable_root, without_lightning_settings
+from benchmarks.conditions import BATCH, quiet, readable_root, take_turns, without_lightning_settings
 from benchmarks.receipts import RESULTS, provenance, write_receipt
 from lit_gen.cli import LitGenCLI
 from lit_gen.data import MNIST
@@ -191,14 +190,7 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
         "torchvision, 0 workers": lambda: lit_gen_epoch(root, images, bar=True, workers=0),
         "torchvision, 2 workers": lambda: lit_gen_epoch(root, images, bar=True, workers=2),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(repeats):
-        for name, epoch in contestants.items():
-            torch.manual_seed(repeat)
-            gc.collect()  # or a contestant pays for the litter of the one before
-            seconds[name].append(epoch())
-            print(f"{name:<24} {images / seconds[name][-1]:>8,.0f} images/s", flush=True)
-    speed = {name: images / min(times) for name, times in seconds.items()}
+    speed, seconds = take_turns(contestants, dict.fromkeys(contestants, images), repeats)
     speed["torchvision"] = max(value for name, value in speed.items() if name.startswith("torchvision"))
     test = data.load("test").images[: 2 * BATCH].float() / 255
     bound = bounds((test > 0.5).float(), repeats)

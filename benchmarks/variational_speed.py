@@ -12,15 +12,14 @@ does.
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.conditions import BATCH, quiet, without_lightning_settings
-from lit_gen.cli import LitGenCLI
+from benchmarks.clock import ProcessorTime
+from benchmarks.conditions import BATCH, lit_gen_epoch, quiet, take_turns, without_lightning_settings
 from lit_gen.data import MNIST
 from lit_gen.models import IWAE
 from lit_gen.networks import ConvDecoder, ConvEncoder, GlorotMLP
@@ -33,31 +32,6 @@ WORDS = {
     "conv": ["--model=VAE", "--model.latent_dim=20", "--model.encoder=ConvEncoder", "--model.decoder=ConvDecoder"],
     "iwae": ["--model=IWAE", "--model.latent_dims=[50]", f"--model.num_samples={SAMPLES}"],
 }
-
-
-class ProcessorTime:
-    """Seconds of the processor within a block."""
-
-    def __enter__(self) -> "ProcessorTime":
-        self._start = time.process_time()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds = time.process_time() - self._start
-
-
-def lit_gen_epoch(kind: str, root: str, images: int, precision: str = "32-true") -> float:
-    """An epoch as ``lit-gen fit`` runs it, from the first batch to the last."""
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        words = [*WORDS[kind], "--data=MNIST", f"--data.root={root}", f"--data.batch_size={BATCH}"]
-        words += ["--data.binarization=stochastic", "--data.val_size=0", f"--data.subset={images}"]
-        words += [f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
-        words += ["--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
-        words += [f"--trainer.precision={precision}"]
-        words += ["--trainer.callbacks+=benchmarks.clock.BatchTime", "--trainer.callbacks.clock=process"]
-        cli: Any = LitGenCLI(words, run=False)
-        cli.trainer.fit(cli.model, cli.datamodule)
-    return next(callback.seconds for callback in cli.trainer.callbacks if type(callback).__name__ == "BatchTime")
 
 
 def pythae_model(kind: str) -> Any:
@@ -145,24 +119,23 @@ def measure(root: str, images: int, repeats: int) -> dict[str, Any]:
     data: Any = MNIST(root, val_size=0)
     grey = data.load("train").images[:images] / 255
     bound = Bound((data.load("test").images[: max(1, images // 200)] > 127).float())
+
+    def epoch(kind: str, precision: str = "32-true") -> float:
+        words = [*WORDS[kind], "--data.binarization=stochastic", f"--trainer.precision={precision}"]
+        return lit_gen_epoch(words, root, images)
+
     contestants: dict[str, Callable[[], float]] = {
-        "conv, lit_gen": lambda: lit_gen_epoch("conv", root, images),
-        "conv in bf16, lit_gen": lambda: lit_gen_epoch("conv", root, images, "bf16-mixed"),
+        "conv, lit_gen": lambda: epoch("conv"),
+        "conv in bf16, lit_gen": lambda: epoch("conv", "bf16-mixed"),
         "conv, pythae": lambda: pythae_epoch("conv", grey),
-        "iwae, lit_gen": lambda: lit_gen_epoch("iwae", root, images),
-        "iwae in bf16, lit_gen": lambda: lit_gen_epoch("iwae", root, images, "bf16-mixed"),
+        "iwae, lit_gen": lambda: epoch("iwae"),
+        "iwae in bf16, lit_gen": lambda: epoch("iwae", "bf16-mixed"),
         "iwae, pythae": lambda: pythae_epoch("iwae", grey),
         "bound, lit_gen": bound.lit_gen,
         "bound, pythae": bound.pythae,
     }
     counts = {name: len(bound.images) if "bound" in name else images for name in contestants}
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for repeat in range(repeats):
-        for name, run in contestants.items():
-            torch.manual_seed(repeat)
-            seconds[name].append(run())
-            print(f"{name:<24} {counts[name] / seconds[name][-1]:>8,.1f} images/s", flush=True)
-    speed = {name: counts[name] / min(times) for name, times in seconds.items()}
+    speed, seconds = take_turns(contestants, counts, repeats)
     ratios = {f"{part} / pythae": speed[f"{part}, lit_gen"] / speed[f"{part}, pythae"] for part in (*NETWORKS, "bound")}
     for part in NETWORKS:
         ratios[f"{part} in bf16 / pythae"] = speed[f"{part} in bf16, lit_gen"] / speed[f"{part}, pythae"]

@@ -65,7 +65,7 @@ def test_contestants_of_the_adversarial_comparison_run(tmp_path: Path) -> None:
 def test_diffusion_is_timed_in_training_and_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diffusion_speed, "CHANNELS", 8)
     write_random_idx(tmp_path, 100)
-    assert diffusion_speed.lit_gen_epoch(str(tmp_path), 100) > 0
+    assert diffusion_speed.lit_gen_epoch(diffusion_speed.words(), str(tmp_path), 100) > 0
     network = partial(diffusion_speed.lit_gen_network, channels=8)
     model = diffusion_speed.DDPM((1, 28, 28), network=network, sampler=partial(diffusion_speed.DDIMSampler, 2))
     assert diffusion_speed.lit_gen_samples(model.eval()) > 0
