@@ -140,9 +140,9 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
         if kind in row:
             classifier, extractor = trained_extractor(row[kind], runs, quick, root if row["needs_root"] else None)
             options += [f"--trainer.callbacks+={callback}", f"--trainer.callbacks.{argument}={classifier}"]
-        if kind == "features":
-            options += ["--trainer.callbacks.of=reconstructions"] if row.get("reconstructions") else []
-            options += [f"--trainer.callbacks.{name}={value}" for name, value in row.get("samples", {}).items()]
+            if kind == "features":
+                options += ["--trainer.callbacks.of=reconstructions"] if row.get("reconstructions") else []
+                options += [f"--trainer.callbacks.{name}={value}" for name, value in row.get("samples", {}).items()]
     options += ["--trainer.callbacks+=CaptionRetrieval"] if "scenes" in row else []
     # A row may have been trained in several parts, by several versions of the code: the receipt names them all.
     parts = json.loads((folder / "parts.json").read_text()) if (folder / "parts.json").is_file() else []

@@ -36,7 +36,7 @@ from lit_gen.networks import (
     full_precision,
     watch_layer,
 )
-from lit_gen.objectives import DiscriminatorTerms, kl_divergence
+from lit_gen.objectives import DiscriminatorTerms, half_squares, kl_divergence
 
 
 class VAEGAN(GAN, Encodes, Reconstructs):
@@ -190,7 +190,7 @@ class VAEGAN(GAN, Encodes, Reconstructs):
 
     def feature_error(self, features: Tensor, reconstructed: Tensor) -> Tensor:
         """-log p(D_l(x) given z) of each image but for a constant, ``(B,)``: equation 7 with unit variance."""
-        return 0.5 * (features - reconstructed).flatten(1).square().sum(1)
+        return half_squares(features, reconstructed)
 
     def errors(self, images: Tensor, reconstructions: Tensor, features: Tensor | None) -> dict[str, Tensor]:
         """What encoder and generator minimise of reconstructions, ``(B,)`` by name.
