@@ -256,11 +256,11 @@ class ParzenWindow(LikelihoodEstimator):
             # Every process has validation images of its own, and one of them decides.
             best = parzen_log_likelihood(images[:1], self._samples, images, self.sigmas, max_rows).sigma
             self._sigma = trainer.strategy.broadcast(best)
-            if self._sigma in (min(self.sigmas), max(self.sigmas)):
+            ends = {min(self.sigmas): "least", max(self.sigmas): "largest"}
+            if self._sigma in ends:
                 rank_zero_warn(
-                    f"ParzenWindow took the {'least' if self._sigma == min(self.sigmas) else 'largest'} of its sigmas,"
-                    f" {self._sigma:.3g}: another beyond it may be better. The published protocol has these ten; for"
-                    " the best estimate give more (sigmas)"
+                    f"ParzenWindow took the {ends[self._sigma]} of its sigmas, {self._sigma:.3g}: another beyond it may"
+                    " be better. For the best estimate give more of them; the published protocol has ten from 0.1 to 1"
                 )
         return {"sigma": self._sigma}
 
