@@ -14,7 +14,11 @@ class ProcessorTime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.process_time() - self._start
+        self.seconds = self.so_far()
+
+    def so_far(self) -> float:
+        """Seconds since the beginning of the block."""
+        return time.process_time() - self._start
 
 
 class TrainingTime(pl.Callback):

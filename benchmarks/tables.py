@@ -199,14 +199,18 @@ def diffusion_speed_table(receipt: Receipt | None) -> str:
 
 
 def adversarial_speed_table(receipt: Receipt | None) -> str:
-    """Images per second of a DCGAN here and in a plain loop."""
+    """Images per second of a DCGAN here, in a plain loop and in torch-mimicry."""
     if receipt is None:
         return NOT_RUN
-    speed = receipt["images_per_second"]
-    ratio, target = (receipt[part]["lit_gen / bare"] for part in ("ratios", "targets"))
-    line = ["DCGAN, an epoch", f"{speed['lit_gen']:,.0f}", f"{speed['bare']:,.0f}", f"{ratio:.2f} (target {target:g})"]
+    speed, ratios, targets = (receipt[part] for part in ("images_per_second", "ratios", "targets"))
+    lines = []
+    for name in (name for name in speed if name != "lit_gen"):
+        asked = targets.get(f"lit_gen / {name}")
+        ratio = f"{ratios[f'lit_gen / {name}']:.2f}" + ("" if asked is None else f" (target {asked:g})")
+        version = receipt["provenance"]["versions"].get(name, "")
+        lines.append([f"{name} {version}".strip(), f"{speed['lit_gen']:,.0f}", f"{speed[name]:,.0f}", ratio])
     return (
-        f"{markdown(['', 'lit_gen, images/s', 'bare, images/s', 'lit_gen / bare'], [line])}\n\n"
+        f"{markdown(['beside', 'lit_gen, images/s', 'it, images/s', 'ratio'], lines)}\n\n"
         f"{receipt['network']}, batches of {receipt['batch_size']}, {receipt['images']:,} images of {receipt['data']},"
         f" the best of {receipt['repeats']} interleaved epochs, in seconds of the processor;"
         f" {machine(receipt['provenance'])}; [receipt](results/throughput-adversarial.json)."

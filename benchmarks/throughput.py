@@ -222,7 +222,12 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # advice on loaders and loggers, which are as they are on purpose
     output = options.output or RESULTS / f"throughput{'' if options.model == 'vae' else f'-{options.model}'}.json"
-    others = {"rbm": ["scikit-learn", "learnergy", "rbms"], "adversarial": [], "diffusion": ["diffusers"], "draw": []}
+    others = {
+        "rbm": ["scikit-learn", "learnergy", "rbms"],
+        "adversarial": ["torch-mimicry"] if adversarial_speed.is_installed("torch_mimicry") else [],
+        "diffusion": ["diffusers"],
+        "draw": [],
+    }
     conditions = provenance(others.get(options.model, ["pythae"]))
     network, targets, run = {
         "vae": (f"VAE 784-{HIDDEN}-{LATENT}, tanh, Bernoulli pixels", TARGETS, measure),

@@ -201,20 +201,21 @@ def test_diffusion_speed_of_both_parts() -> None:
     assert diffusion_speed_table(None) == NOT_RUN
 
 
-def test_adversarial_speed_stands_beside_a_plain_loop() -> None:
+def test_adversarial_speed_stands_beside_others() -> None:
     receipt = {
-        "images_per_second": {"lit_gen": 297.0, "bare": 300.0},
-        "ratios": {"lit_gen / bare": 0.99},
+        "images_per_second": {"lit_gen": 297.0, "bare": 300.0, "torch-mimicry": 250.0},
+        "ratios": {"lit_gen / bare": 0.99, "lit_gen / torch-mimicry": 1.188},
         "targets": {"lit_gen / bare": 0.95},
         "network": "DCGAN",
         "batch_size": 100,
         "images": 1000,
         "repeats": 4,
         "data": "MNIST",
-        "provenance": PROVENANCE,
+        "provenance": {**PROVENANCE, "versions": {**PROVENANCE["versions"], "torch-mimicry": "0.1.16"}},
     }
     shown = adversarial_speed_table(receipt)
-    assert "| DCGAN, an epoch | 297 | 300 | 0.99 (target 0.95) |" in shown
+    assert "| bare | 297 | 300 | 0.99 (target 0.95) |" in shown
+    assert "| torch-mimicry 0.1.16 | 297 | 250 | 1.19 |" in shown
     assert "DCGAN, batches of 100, 1,000 images of MNIST" in shown
     assert adversarial_speed_table(None) == NOT_RUN
 

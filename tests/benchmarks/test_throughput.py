@@ -1,6 +1,7 @@
 """The contestants of the speed comparison run, and train the same thing."""
 
 import gzip
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,14 @@ def test_every_contestant_without_extras_runs(tmp_path: Path) -> None:
         lit_gen_epoch(root, 300, bar=False, workers=0),
     ]
     assert np.all(np.array(times) > 0)
+
+
+def test_stand_ins_are_gone_after_the_import() -> None:
+    with adversarial_speed.stand_ins():
+        from torch._six import string_classes  # type: ignore[import-not-found]
+
+        assert string_classes == (str,)
+    assert "torch._six" not in sys.modules
 
 
 def test_contestants_of_the_adversarial_comparison_run(tmp_path: Path) -> None:
