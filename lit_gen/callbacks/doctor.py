@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
-from lit_gen.callbacks.evaluation import evaluation, first, is_due, positive
+from lit_gen.callbacks.evaluation import evaluation, first, is_due, on_grey_levels, positive
 from lit_gen.callbacks.game import Game
 from lit_gen.callbacks.remedies import clipping, either
 from lit_gen.callbacks.symptoms import HiddenUnits, Posteriors, distance_moved, jumped, kl_per_unit, sample_spread
@@ -59,7 +59,7 @@ class Doctor(pl.Callback):
       (``val/duplicates``), how many different images there seem to be (the birthday test) and how few of the data's are
       near any. Its losses say nothing and are not judged; a discriminator that has won, or sleeps, or a critic whose
       loss has no end are told.
-    - Grey pixels under a likelihood of binary ones make the loss no log-likelihood.
+    - Grey pixels under a likelihood of binary ones, or under a density, make the loss no log-likelihood.
     - Of a Boltzmann machine: hidden units that are off, or on, for every image (``val/active_hidden_units`` counts the
       others), exploding weights, persistent chains that do not mix, and a free-energy gap that grows.
 
@@ -184,9 +184,17 @@ class Doctor(pl.Callback):
         if self._pixels_checked:
             return
         self._pixels_checked = True
+        images = batch[0]
+        if isinstance(pl_module, LikelihoodModel) and pl_module.is_density and on_grey_levels(images):
+            self._tell(
+                "density",
+                "the images lie on grey levels, where the likelihood is a density of continuous pixels: it grows"
+                " without limit as it sharpens there, elbo says little and bits_per_dim bounds nothing. Add noise of"
+                " one level (--data.dequantize true), or take a likelihood of grey levels (of a VAE --model.likelihood"
+                " DiscretizedLogisticLikelihood, of diffusion --model DDPM).",
+            )
         if not isinstance(pl_module, GenerativeModel) or not pl_module.needs_binary:
             return
-        images = batch[0]
         if bool(((images > 0) & (images < 1)).any()):
             advice = "Binarize (--data.binarization stochastic, or static)"
             if isinstance(pl_module, LikelihoodModel):

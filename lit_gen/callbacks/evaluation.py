@@ -19,6 +19,11 @@ from lit_gen.models.base import Batch, GenerativeModel
 Stage = Literal["val", "test"]
 
 
+def on_grey_levels(images: Tensor) -> bool:
+    """Whether pixels take 256 values at most, which noise would spread."""
+    return images.unique().numel() <= min(256, images.numel() // 2)
+
+
 def random_states(device: torch.device) -> dict[str, Any]:
     """States of every global generator of this process, as tensors and lists that ``weights_only`` loading accepts.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from lit_gen import __version__
 from lit_gen.callbacks.estimator import Finding, LikelihoodEstimator, Moments, Work
 from lit_gen.callbacks.estimators import ActiveUnits, Annealing, ImportanceSampling, ParzenWindow
-from lit_gen.callbacks.evaluation import EvaluationCallback, Stage, evaluation, first, positive
+from lit_gen.callbacks.evaluation import EvaluationCallback, Stage, evaluation, first, on_grey_levels, positive
 from lit_gen.callbacks.ledger import Ledger, digest, model_digest
 from lit_gen.callbacks.logging import run_folder, writes_files
 from lit_gen.callbacks.metrics import real_data, write_receipts
@@ -117,9 +117,9 @@ class LikelihoodDesk(EvaluationCallback):
         for estimator in self._able:
             with evaluation(model, self.seed):
                 facts = estimator.prepare(trainer, model, self.max_rows)
-            if estimator.is_density(model) and not estimator.takes_grey_levels and _on_grey_levels(images):
+            if estimator.is_density(model) and not estimator.takes_grey_levels and on_grey_levels(images):
                 log.warning(
-                    f"The images lie on 256 grey levels, where {type(estimator).__name__} measures a density: what it"
+                    f"The images lie on grey levels, where {type(estimator).__name__} measures a density: what it"
                     " gives depends on how sharp the density is there, and its bits per dimension bound nothing."
                     " Add noise of one level (--data.dequantize true)"
                 )
@@ -231,9 +231,3 @@ def gathered(trainer: pl.Trainer, moments: dict[str, Moments]) -> dict[str, Mome
         for table, part in trainer.strategy.broadcast(moments, src=rank).items():
             merged.setdefault(table, Moments()).merge(part)
     return merged
-
-
-def _on_grey_levels(images: Tensor) -> bool:
-    """Whether pixels are multiples of 1/255, which noise would spread."""
-    levels = 255 * images.float()
-    return bool((levels - levels.round()).abs().max() < 1e-3)

@@ -43,7 +43,13 @@ from lit_gen.models.flow_vae import FlowVAE
 from lit_gen.models.gan import GAN
 from lit_gen.models.gradient_estimators import CIWAE, MIWAE, PIWAE, DReG, GradientEstimator, Reparametrized
 from lit_gen.models.hmc_vae import HMCVAE
-from lit_gen.models.image_distances import FeatureDistance, ImageDistance, PixelDistance
+from lit_gen.models.image_distances import (
+    FeatureDistance,
+    ImageDistance,
+    LayerDistance,
+    PixelDistance,
+    SumOfDistances,
+)
 from lit_gen.models.iwae import IWAE
 from lit_gen.models.ladder_vae import LadderVAE
 from lit_gen.models.lapgan import LAPGAN
@@ -134,6 +140,7 @@ __all__ = [
     "Hinge",
     "ImageDistance",
     "LadderVAE",
+    "LayerDistance",
     "LeastSquares",
     "LengtheningStages",
     "LikelihoodModel",
@@ -159,6 +166,7 @@ __all__ = [
     "ShapeNets3D",
     "SharpenedAlignDRAW",
     "StagedModel",
+    "SumOfDistances",
     "Transformation",
     "Wasserstein",
     "WeightClipping",

@@ -60,8 +60,11 @@ class Classifier(LitGenModule):
 
     def layers(self, images: Tensor) -> list[Tensor]:
         """Activations from the lowest layer to the logits: of a :class:`ConvEncoder` those of its convolutions too."""
-        found = self.network.activations(images - 0.5) if isinstance(self.network, ConvEncoder) else []
-        features = self.features(images)
+        if not isinstance(self.network, ConvEncoder):
+            features = self.features(images)
+            return [features, self.classify(features)]
+        found = self.network.activations(images - 0.5)
+        features = relu(self.network.output(found[-1]))
         return [*found, features, self.classify(features)]
 
     def classify(self, features: Tensor) -> Tensor:

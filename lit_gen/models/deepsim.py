@@ -254,12 +254,15 @@ class DeePSiM(AdversarialModel, Decodes, Reconstructs, ComparesImages):
         return self.balance is None  # rules compare losses that a critic does not have
 
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
-        """All losses, and two errors in pixel units: the mean square, and that of the best shift by up to a pixel."""
+        """All losses, and squared errors of a pixel on average: of all pixels, and without those at the edge twice, as
+        they are (``unshifted_error``) and after the best shift by up to a pixel (``shift_tolerant_error``)."""
         fakes = self.fakes(images)
         terms = self.terms(fakes, images)
         values = {"generator_loss": torch.stack(list(terms.values())).sum(0), **terms}
         values["pixel_error"] = (fakes - images).square().flatten(1).mean(1)
-        values["shift_tolerant_error"] = shift_tolerant_error(fakes, images)
+        if min(self.image_shape[1:]) > 2:
+            values["unshifted_error"] = shift_tolerant_error(fakes, images, reach=0, margin=1)
+            values["shift_tolerant_error"] = shift_tolerant_error(fakes, images, reach=1)
         return (
             values | self._named(self.discriminator_loss(images, fakes)) if self.discriminator is not None else values
         )

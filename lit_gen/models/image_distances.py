@@ -33,7 +33,29 @@ STATISTICS_IMAGES = 1000
 
 
 class ImageDistance(Recorded, nn.Module, ABC):
-    """How unlike images are, by one or more layers of values; a subclass gives :meth:`layers`.
+    """How unlike images are.
+
+    Args:
+        image_shape: ``(C, H, W)``.
+    """
+
+    sizes = 1
+
+    def __init__(self, image_shape: Shape) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+
+    @abstractmethod
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Distance of each image from its target, ``(B,)``; gradients go to the images alone."""
+
+    @abstractmethod
+    def start(self, training_images: TrainingImages) -> None:
+        """Called when a training starts: what is learned or measured of the data is so once in the distance's life."""
+
+
+class LayerDistance(ImageDistance):
+    """Squared differences of one or more layers of values; a subclass gives :meth:`layers`.
 
     Args:
         image_shape: ``(C, H, W)``.
@@ -42,13 +64,11 @@ class ImageDistance(Recorded, nn.Module, ABC):
             sum of squares of all layers, which is Caffe's and what published weights belong to.
     """
 
-    sizes = 1
     spreads: Tensor
     measured: Tensor
 
     def __init__(self, image_shape: Shape, num_layers: int, normalize: bool = True) -> None:
-        super().__init__()
-        self.image_shape = tuple(image_shape)
+        super().__init__(image_shape)
         self.normalize = normalize
         # 1 until a training has shown images: an untrained distance is finite, and means nothing.
         self.register_buffer("spreads", torch.ones(num_layers))
@@ -59,7 +79,6 @@ class ImageDistance(Recorded, nn.Module, ABC):
         """What is compared: ``(B, C, H, W)`` in [0, 1] -> ``(B, ...)`` each."""
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Distance of each image from its target, ``(B,)``; gradients go to the images alone."""
         with torch.no_grad():
             wanted = [full_precision(layer) for layer in self.layers(targets)]
         found = [full_precision(layer) for layer in self.layers(images)]
@@ -89,7 +108,7 @@ class ImageDistance(Recorded, nn.Module, ABC):
         self.measured.fill_(True)
 
 
-class PixelDistance(ImageDistance):
+class PixelDistance(LayerDistance):
     """Squared differences of pixels (equation 4 of the paper).
 
     Args:
@@ -104,7 +123,7 @@ class PixelDistance(ImageDistance):
         return [images]
 
 
-class FeatureDistance(ImageDistance):
+class FeatureDistance(LayerDistance):
     """Squared differences of what a frozen comparator sees (equation 2 of the paper).
 
     Args:
@@ -163,3 +182,45 @@ def teach(comparator: Comparator, training_images: TrainingImages) -> None:
 
 
 ImageDistanceFactory = Callable[[Shape], ImageDistance]
+
+
+class SumOfDistances(ImageDistance):
+    """Several distances, each with a weight: pixels and features in one, say.
+
+    Args:
+        image_shape: ``(C, H, W)``.
+        distances: what is added up.
+        weights: of each.
+
+    Raises:
+        ValueError: no distances, or another number of weights, or a weight that is not positive.
+    """
+
+    def __init__(
+        self,
+        image_shape: Shape,
+        distances: Sequence[ImageDistanceFactory] = (PixelDistance, FeatureDistance),
+        weights: Sequence[float] = (1.0, 1.0),
+    ) -> None:
+        super().__init__(image_shape)
+        if not distances or len(distances) != len(weights) or min(weights) <= 0:
+            raise ValueError(
+                f"each distance needs a weight above 0, got {len(distances)} distances and weights {list(weights)}"
+            )
+        self.parts = nn.ModuleList([build(distance, self.image_shape) for distance in distances])
+        self.weights = tuple(float(weight) for weight in weights)
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        terms = [weight * part(images, targets) for weight, part in zip(self.weights, self.parts, strict=True)]
+        return torch.stack(terms).sum(0)
+
+    def start(self, training_images: TrainingImages) -> None:
+        for part in self.parts:
+            assert isinstance(part, ImageDistance)
+            part.start(training_images)
+
+    def specification(self, skip: int = 0) -> dict[str, Any]:
+        """With the distances that were made in place of their factories, which may be functions."""
+        specification = super().specification(skip)
+        specification["init_args"]["distances"] = list(self.parts)
+        return specification

@@ -41,27 +41,34 @@ def shift(images: Tensor, down: int, right: int) -> Tensor:
     return images
 
 
-def shift_tolerant_error(images: Tensor, targets: Tensor, reach: int = 1) -> Tensor:
+def shift_tolerant_error(images: Tensor, targets: Tensor, reach: int = 1, margin: int | None = None) -> Tensor:
     """Squared error of each pixel, averaged, of the best of all shifts by up to ``reach`` pixels, ``(B,)``.
 
     It is small where an image differs from its target by its position alone. Pixels at the edge, which a shift would
-    have to invent, are not compared.
+    have to invent, are not compared: what an error without shifts is of the same pixels, ``reach`` 0 with this
+    ``margin`` says.
 
     Args:
         images: ``(B, C, H, W)``.
         targets: of the same shape, which are moved.
         reach: pixels in each direction.
+        margin: pixels left out on each side, ``reach`` at least, which None stands for.
 
     Raises:
-        ValueError: nothing would be left to compare.
+        ValueError: nothing would be left to compare, or a margin too small for the shifts.
     """
-    height, width = images.shape[2] - 2 * reach, images.shape[3] - 2 * reach
-    if reach < 0 or min(height, width) < 1:
-        raise ValueError(f"reach must be at least 0 and leave pixels of {tuple(images.shape[2:])}, got {reach}")
-    middle = images[:, :, reach : reach + height, reach : reach + width]
+    margin = reach if margin is None else margin
+    height, width = images.shape[2] - 2 * margin, images.shape[3] - 2 * margin
+    if not 0 <= reach <= margin or min(height, width) < 1:
+        raise ValueError(
+            f"reach must be at least 0, margin at least as much, and pixels of {tuple(images.shape[2:])} be left within"
+            f" it, got {reach} and {margin}"
+        )
+    middle = images[:, :, margin : margin + height, margin : margin + width]
+    starts = range(margin - reach, margin + reach + 1)
     errors = [
         (middle - targets[:, :, down : down + height, right : right + width]).square().flatten(1).mean(1)
-        for down in range(2 * reach + 1)
-        for right in range(2 * reach + 1)
+        for down in starts
+        for right in starts
     ]
     return torch.stack(errors).amin(0)

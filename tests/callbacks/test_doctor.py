@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from lit_gen.callbacks import BestAndLast, Doctor
 from lit_gen.callbacks.symptoms import Posteriors, jumped, kl_per_unit, sample_spread
 from lit_gen.models import BGAN, VAE
-from lit_gen.networks import DiscretizedLogisticLikelihood
+from lit_gen.networks import DiscretizedLogisticLikelihood, GaussianLikelihood
 from tests.callbacks.tiny import SHAPE, data, small, trainer, vae
 
 
@@ -184,6 +184,15 @@ def test_grey_pixels_under_a_binary_likelihood(tmp_path: Path, caplog: pytest.Lo
     run.test(model, data(binarization="none"), verbose=False)
     assert told(caplog).count("the images have grey levels") == 1
     assert "--data.binarization stochastic" in told(caplog)
+
+
+def test_grey_pixels_under_a_density(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for dequantize in (False, True):
+        caplog.clear()
+        trainer(tmp_path, Doctor()).fit(
+            vae(likelihood=GaussianLikelihood), data(binarization="none", dequantize=dequantize)
+        )
+        assert told(caplog).count("bits_per_dim bounds nothing") == (not dequantize)
 
 
 def test_grey_pixels_before_a_discriminator_of_binary_draws(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

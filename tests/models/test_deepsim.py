@@ -191,7 +191,7 @@ def test_every_column_learns(column: str, tmp_path: Path) -> None:
     run.fit(model, data(binarization="none"))
     values = run.callback_metrics
     assert values["val/pixel_error"].isfinite()
-    assert values["val/shift_tolerant_error"] <= 64 / 36 * values["val/pixel_error"]
+    assert 0 < values["val/shift_tolerant_error"] <= values["val/unshifted_error"]
     assert ("val/real_logit" in values) == (model.discriminator is not None)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_gen.models import FeatureDistance, ImageDistance, PixelDistance
+from lit_gen.models import FeatureDistance, ImageDistance, PixelDistance, SumOfDistances
 from lit_gen.networks import Comparator, ExemplarComparator, RandomComparator, Shape
 
 SHAPE: Shape = (1, 8, 8)
@@ -96,3 +96,17 @@ def test_a_layer_that_never_changes_is_refused() -> None:
 def test_unknown_layers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"layers must be numbers from -2 to 1, which Scaled has; got \[2\]"):
         FeatureDistance(SHAPE, Scaled, [2])
+
+
+def test_a_sum_weighs_its_parts_and_starts_each() -> None:
+    images, others = torch.rand(50, *SHAPE), torch.rand(50, *SHAPE)
+    both = SumOfDistances(SHAPE, [PixelDistance, lambda shape: FeatureDistance(shape, Scaled)], [2.0, 0.5])
+    parts = [started(PixelDistance(SHAPE), images), started(FeatureDistance(SHAPE, Scaled), images)]
+    found = started(both, images)(others, images)
+    torch.testing.assert_close(found, 2 * parts[0](others, images) + 0.5 * parts[1](others, images))
+    with pytest.raises(
+        ValueError, match=r"each distance needs a weight above 0, got 1 distances and weights \[1.0, 2.0\]"
+    ):
+        SumOfDistances(SHAPE, [PixelDistance], [1.0, 2.0])
+    with pytest.raises(ValueError, match="each distance needs a weight above 0"):
+        SumOfDistances(SHAPE, [PixelDistance], [0.0])

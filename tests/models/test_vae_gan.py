@@ -10,9 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from lit_gen.models import R1, VAEGAN, Equilibrium, FeatureDistance, Hinge, NonSaturating, PixelDistance, load_model
+from lit_gen.models import (
+    R1,
+    VAEGAN,
+    Equilibrium,
+    FeatureDistance,
+    Hinge,
+    NonSaturating,
+    PixelDistance,
+    SumOfDistances,
+    load_model,
+)
 from lit_gen.models.adversarial import Piece, Turns
-from lit_gen.networks import MLP, DCGANDiscriminator, DCGANGenerator, ExemplarComparator, MaxoutMLP, Shape
+from lit_gen.networks import (
+    MLP,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    ExemplarComparator,
+    MaxoutMLP,
+    RandomComparator,
+    Shape,
+)
 from lit_gen.networks.vae_gan import VAEGANDiscriminator, VAEGANEncoder, VAEGANGenerator
 from tests.callbacks.tiny import data, trainer
 
@@ -172,6 +190,20 @@ def test_a_comparator_learns_once_and_comes_back_with_the_model(tmp_path: Path) 
     loaded = load_model(tmp_path / "one.ckpt")
     assert isinstance(loaded, VAEGAN)
     assert same(weights(loaded.distance), weights(model.distance))  # type: ignore[arg-type]
+
+
+def test_a_sum_of_distances_comes_back_with_the_model(tmp_path: Path) -> None:
+    features = lambda shape: FeatureDistance(shape, lambda s: RandomComparator(s, [4, 8]))  # noqa: E731
+    both = lambda shape: SumOfDistances(shape, [PixelDistance, features], [2.0, 0.5])  # noqa: E731
+    model = hybrid(feature_layer=None, distance=both)
+    run = trainer(tmp_path, limit_train_batches=2)
+    run.fit(model, data())
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    loaded = load_model(tmp_path / "one.ckpt")
+    assert isinstance(loaded, VAEGAN)
+    assert isinstance(loaded.distance, SumOfDistances)
+    images, others = torch.rand(2, 5, *SHAPE)
+    assert torch.equal(loaded.distance(images, others), model.distance(images, others))  # type: ignore[misc]
 
 
 def test_training_is_algorithm_1(tmp_path: Path) -> None:

@@ -41,9 +41,12 @@ def test_a_tolerated_shift_costs_nothing_and_a_longer_one_does() -> None:
     assert shift_tolerant_error(shift(image, 2, 0), image).min() > 1e-3
     assert shift_tolerant_error(shift(image, 2, 0), image, reach=2).max() == 0
     inner = (image[:, :, 1:-1, 1:-1] - 0.5).square().flatten(1).mean(1)
-    assert (shift_tolerant_error(torch.full_like(image, 0.5), image) <= inner).all()
+    grey = torch.full_like(image, 0.5)
+    torch.testing.assert_close(shift_tolerant_error(grey, image, reach=0, margin=1), inner)
+    assert (shift_tolerant_error(grey, image) <= inner).all()
 
 
 def test_a_reach_beyond_the_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="reach must be at least 0 and leave pixels"):
-        shift_tolerant_error(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), reach=2)
+    for options in ({"reach": 2}, {"reach": 1, "margin": 0}):
+        with pytest.raises(ValueError, match=r"margin at least as much, and pixels of \(4, 4\) be left"):
+            shift_tolerant_error(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), **options)
