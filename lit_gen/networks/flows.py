@@ -136,34 +136,48 @@ class AutoregressiveTransform(VectorTransform):
     r"""Algorithm 1 of Kingma et al.: :math:`f(z) = \sigma \odot z + (1 - \sigma) \odot m`, a gate like that of an LSTM.
 
     m and the logit of the gate of a latent depend on the latents before it only, so that the Jacobian is triangular.
-    The inverse takes as many passes as there are latents.
+    The inverse takes as many passes as there are latents. It divides by the gate: no logit counts as less than -7, so
+    that float32 still tells there what a gate of 0.001 let through.
 
     Args:
         network: z ``(..., D)`` to m and the logits, ``(..., D)`` each.
+        descending: the latents before one are those of higher number.
     """
 
-    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+    lowest_logit = -7.0
+    farthest = 1e9
+    """Where the inverse holds points that no draw comes from, whose squares would overflow."""
+
+    def __init__(self, network: Callable[[Tensor], tuple[Tensor, Tensor]], descending: bool = False) -> None:
         super().__init__()
         self.network = network
+        self.descending = descending
         self._gate: tuple[Tensor | None, Tensor | None] = (None, None)
 
-    def _call(self, x: Tensor) -> Tensor:
+    def _outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, logit = self.network(x)
+        return mean, logit.clamp(min=self.lowest_logit)
+
+    def _call(self, x: Tensor) -> Tensor:
+        mean, logit = self._outputs(x)
         self._gate = (x, logit)
         return torch.lerp(mean, x, torch.sigmoid(logit))
 
     def _inverse(self, y: Tensor) -> Tensor:
-        x = torch.zeros_like(y)
-        # Each pass sets one more latent right, in their order.
-        for _ in range(y.shape[-1]):
-            mean, logit = self.network(x)
-            x = mean + (y - mean) / torch.sigmoid(logit)
-        return x
+        places = range(y.shape[-1])
+        known: list[Tensor] = [torch.zeros_like(y[..., 0])] * len(places)
+        for place in reversed(places) if self.descending else places:
+            # The network sees zeros, and no half-solved numbers that could run away, for the latents yet to come.
+            x = torch.stack(torch.broadcast_tensors(*known), -1)
+            mean, logit = (output[..., place] for output in self._outputs(x))
+            solved = mean + (y[..., place] - mean) / torch.sigmoid(logit)
+            known[place] = solved.clamp(-self.farthest, self.farthest)
+        return torch.stack(torch.broadcast_tensors(*known), -1)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         known, logit = self._gate
         if known is not x or logit is None:
-            logit = self.network(x)[1]
+            logit = self._outputs(x)[1]
         return logsigmoid(logit).sum(-1)
 
 
@@ -328,7 +342,10 @@ class InverseAutoregressiveFlow(Flow):
         )
 
     def forward(self, parameters: Tensor) -> list[Transform]:
-        return [AutoregressiveTransform(self._network(network, parameters)) for network in self.networks]
+        return [
+            AutoregressiveTransform(self._network(network, parameters), descending=number % 2 == 1)
+            for number, network in enumerate(self.networks)
+        ]
 
     def _network(self, network: nn.Module, context: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         def conditioned(z: Tensor) -> tuple[Tensor, Tensor]:

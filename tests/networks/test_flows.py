@@ -167,10 +167,54 @@ def test_iaf_is_gated_as_published() -> None:
     transform = AutoregressiveTransform(lambda z: (mean.expand_as(z), logit.expand_as(z)))
     gate = torch.sigmoid(logit)
     torch.testing.assert_close(transform(Z), gate * Z + (1 - gate) * mean)
+    # No gate closes for good.
+    closed = AutoregressiveTransform(lambda z: (mean.expand_as(z), torch.full_like(z, -1000.0)))
+    assert closed.log_abs_det_jacobian(Z, closed(Z)).item() == pytest.approx(-3 * math.log1p(math.exp(7)))
     # The identity at first, nearly.
     flow = InverseAutoregressiveFlow(4, 1, [8], 2, gate_bias=30.0)
     z = torch.randn(3, 4)
     torch.testing.assert_close(flow(torch.randn(3, 2))[0](z), z)
+
+
+def steep_flow(seed: int) -> tuple[InverseAutoregressiveFlow, Tensor]:
+    """Weights three times those of a new network, in single precision; and contexts of 8 images."""
+    torch.manual_seed(seed)
+    flow = InverseAutoregressiveFlow(16, 4)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.mul_(3)
+    return flow, torch.randn(8, flow.num_parameters)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_steep_autoregressive_maps_hold_in_single_precision(seed: int) -> None:
+    """Gates all but close, in the order of the latents and against it."""
+    flow, contexts = steep_flow(seed)
+    z, lowest = torch.randn(8, 16), []
+    for transform, single in zip(flow(contexts), flow(contexts[:1]), strict=True):
+        lowest.append(transform.network(z)[1].detach().min().item())
+        ahead = transform._call(z)
+        torch.testing.assert_close(transform._inverse(ahead), z, rtol=0, atol=0.01 * float(z.abs().max()))
+        exact = jacobian(lambda x, single=single: single._call(x[None])[0], z[0]).double()
+        torch.testing.assert_close(
+            transform.log_abs_det_jacobian(z, ahead)[0], torch.linalg.slogdet(exact)[1].float(), rtol=1e-4, atol=1e-3
+        )
+        z = ahead.detach()
+    assert min(lowest) < -4, "some gate is nearly closed"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_densities_of_far_points_under_a_steep_flow_are_finite(seed: int) -> None:
+    """As a mixture of posteriors needs them: of the draws of other images, and their gradients."""
+    flow, contexts = steep_flow(seed)
+    outputs = torch.cat([torch.zeros(8, 32), contexts], 1).requires_grad_()
+    draws = 5 * torch.randn(20, 1, 16)
+    density = flow.posterior(outputs).log_prob(draws)
+    assert density.isfinite().all()
+    mixture = torch.logsumexp(density, 1).mean()
+    gradients = torch.autograd.grad(mixture, [outputs, *flow.parameters()])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert all(gradient.ne(0).any() for gradient in gradients)
 
 
 def test_a_draw_takes_one_pass() -> None:
