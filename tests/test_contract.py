@@ -123,6 +123,7 @@ from lit_gen.networks import (
     VAEGANEncoder,
     VAEGANGenerator,
     VampPrior,
+    WordVectors,
 )
 from tests.conditional import ClassVAE
 from tests.movements import Movements
@@ -163,7 +164,7 @@ MODELS: dict[str, Callable[[], LitGenModule]] = {
     "ConvDRAW": lambda: ConvDRAW(SHAPE, 3, 2, 6, lambda shape, dim: ConvReader(shape, dim, [4, 4]), conv_writer),
     "AlignDRAW": lambda: AlignDRAW(SCENES, WORDS.vocabulary, WORDS.captions, 3, 4, 12),
     "AlignDRAW-fixed": lambda: AlignDRAW(
-        SCENES, WORDS.vocabulary, WORDS.captions, 2, 4, 12, sentence_reader=FixedSentence
+        SCENES, WORDS.vocabulary, WORDS.captions, 2, 4, 12, sentence_encoder=WordVectors, sentence_reader=FixedSentence
     ),
     "SharpenedAlignDRAW": lambda: sharpened("pyramid", regularizer=R1, ema_decay=0.9),
     "SharpenedAlignDRAW-reconstruction": lambda: sharpened("reconstruction", sample_noise=True, micro_batches=2),

@@ -48,7 +48,8 @@ class AlignDRAW(DRAW, CaptionConditional):
     The decoder takes z_t and a mean of the words, weighted anew at each step; the prior of z_t is a Gaussian that
     depends on what was drawn before, and so on the caption. The encoder knows the caption through the decoder alone.
 
-    Without attention to words (noalignDRAW): ``sentence_reader=FixedSentence``.
+    Without attention to words (noalignDRAW): ``sentence_reader=FixedSentence``. Without recurrence over words:
+    ``sentence_encoder=WordVectors``.
 
     Example:
         >>> model = AlignDRAW((1, 20, 20), ["<pad>", "a", "dog", "."], steps=4, latent_dim=5, hidden_dim=16)

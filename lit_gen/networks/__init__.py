@@ -74,6 +74,7 @@ from lit_gen.networks.sentence import (
     SentenceReader,
     SentenceReaderFactory,
     SoftAlignment,
+    WordVectors,
 )
 from lit_gen.networks.sngan import SNGANDiscriminator, SNGANGenerator
 from lit_gen.networks.softmax import CategoricalVisible
@@ -185,6 +186,7 @@ __all__ = [
     "VisibleFactory",
     "VisibleLayer",
     "Window",
+    "WordVectors",
     "Writer",
     "WriterFactory",
     "build",

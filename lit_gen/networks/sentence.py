@@ -117,6 +117,41 @@ class BidirectionalLSTM(SentenceEncoder):
         return Sentence(torch.cat([forward, backward], 2) * mask[:, :, None], summary, mask)
 
 
+class WordVectors(SentenceEncoder):
+    """Words that know nothing of their neighbours: the learned vector of a word plus that of its place.
+
+    The summary is the mean of the words, in which their order is lost; without places the words do not know it either.
+
+    Args:
+        num_words: size of the vocabulary, padding included.
+        dim: length of the vectors.
+        places: places with vectors of their own; words behind them share the last one. 0: no vectors of places.
+    """
+
+    def __init__(self, num_words: int, dim: int = 128, places: int = 32) -> None:
+        super().__init__(num_words)
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, got {dim}")
+        if places < 0:
+            raise ValueError(f"places must be at least 0 (no vectors of places), got {places}")
+        self.dim = dim
+        self.word = nn.Embedding(num_words, dim)
+        self.place = nn.Embedding(places, dim) if places else None
+
+    @property
+    def output_dim(self) -> int:
+        return self.dim
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Sentence:
+        numbers = torch.arange(tokens.shape[1], device=tokens.device)
+        mask = numbers < lengths[:, None]
+        words = self.word(tokens)
+        if self.place is not None:
+            words = words + self.place(numbers.clamp(max=self.place.num_embeddings - 1))
+        words = words * mask[:, :, None]
+        return Sentence(words, words.sum(1) / lengths[:, None], mask)
+
+
 class SentenceReader(Recorded, nn.Module, ABC):
     """What a decoder takes from a sentence at each step, guided by its own hidden state.
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lit_gen.networks import BidirectionalLSTM, FixedSentence, Sentence, SoftAlignment
+from lit_gen.networks import BidirectionalLSTM, FixedSentence, Sentence, SentenceEncoder, SoftAlignment, WordVectors
 from lit_gen.networks.sentence import reversed_places
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [5, 3, 5, 6, 0], [4, 0, 0, 0, 0]])
@@ -15,6 +15,11 @@ LENGTHS = torch.tensor([5, 2, 4, 1])
 def encoder() -> BidirectionalLSTM:
     torch.manual_seed(0)
     return BidirectionalLSTM(7, 3).double()
+
+
+def vectors(places: int = 5) -> WordVectors:
+    torch.manual_seed(2)
+    return WordVectors(7, 6, places).double()
 
 
 def sentence() -> Sentence:
@@ -59,10 +64,12 @@ def test_bidirectional_lstm_is_that_of_torch_on_packed_sequences() -> None:
     assert encoded.mask.sum(1).equal(LENGTHS)
 
 
-def test_padding_changes_nothing() -> None:
+@pytest.mark.parametrize("encoded_by", [encoder(), vectors(), vectors(0)], ids=["lstm", "places", "bag"])
+def test_padding_changes_nothing(encoded_by: SentenceEncoder) -> None:
     # More of it, and of any words.
     longer = torch.cat([TOKENS, torch.randint(7, (4, 3))], 1).where(torch.arange(8) < LENGTHS[:, None], 2)
-    few, many = sentence(), encoder()(longer, LENGTHS)
+    few, many = encoded_by(TOKENS, LENGTHS), encoded_by(longer, LENGTHS)
+    assert many.mask.sum(1).equal(LENGTHS)
     torch.testing.assert_close(many.words[:, :5], few.words)
     assert not many.words[:, 5:].any()
     torch.testing.assert_close(many.summary, few.summary)
@@ -70,6 +77,41 @@ def test_padding_changes_nothing() -> None:
     for reader in (alignment(), FixedSentence(6, 4, "last"), FixedSentence(6, 4, "mean")):
         vectors = [reader(reader.prepare(one), hidden)[0] for one in (few, many)]
         torch.testing.assert_close(*vectors)
+
+
+def test_word_vectors_are_looked_up_and_summed() -> None:
+    ours = vectors(3)
+    assert ours.place is not None
+    word, place = ours.word.weight, ours.place.weight
+    encoded = ours(TOKENS, LENGTHS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        # Words behind the last place share it.
+        wanted = torch.stack([word[TOKENS[row, k]] + place[min(k, 2)] for k in range(length)])
+        torch.testing.assert_close(encoded.words[row, :length], wanted)
+        torch.testing.assert_close(encoded.summary[row], wanted.mean(0))
+
+
+def test_only_places_tell_the_order_of_words() -> None:
+    order = torch.tensor([2, 0, 1])
+    first, moved = torch.tensor([[3, 1, 4]]), torch.tensor([[3, 1, 4]])[:, order]
+    for ours in (vectors(0), vectors(), encoder()):
+        one, other = ours(first, torch.tensor([3])), ours(moved, torch.tensor([3]))
+        is_bag = isinstance(ours, WordVectors) and ours.place is None
+        assert torch.allclose(one.words[:, order], other.words) is is_bag
+        # The mean of words and places is blind to order too; which word stood where is what the words tell.
+        assert torch.allclose(one.summary, other.summary) is isinstance(ours, WordVectors)
+
+
+def test_gradients_reach_the_words_and_places_there_are() -> None:
+    ours = vectors(8)
+    assert ours.place is not None
+    encoded = ours(TOKENS, LENGTHS)
+    (encoded.words.square().sum() + encoded.summary.square().sum()).backward()
+    words, places = ours.word.weight.grad, ours.place.weight.grad
+    assert words is not None
+    assert places is not None
+    assert (words != 0).any(1).tolist() == [False, True, True, True, True, True, True]
+    assert (places != 0).any(1).tolist() == 5 * [True] + 3 * [False]
 
 
 def weights_and_vector(reader: SoftAlignment, one: Sentence, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +163,10 @@ def test_without_scores_all_words_weigh_alike() -> None:
 def test_bad_values() -> None:
     with pytest.raises(ValueError, match="hidden_dim must be at least 1, got 0"):
         BidirectionalLSTM(7, 0)
+    with pytest.raises(ValueError, match="dim must be at least 1, got 0"):
+        WordVectors(7, 0)
+    with pytest.raises(ValueError, match=r"places must be at least 0 \(no vectors of places\), got -1"):
+        WordVectors(7, 6, -1)
     with pytest.raises(ValueError, match="attention_dim must be at least 1, got 0"):
         SoftAlignment(6, 4, 0)
     with pytest.raises(ValueError, match="pooling must be last or mean, got 'first'"):
