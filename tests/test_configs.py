@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from lit_gen.cli.command import config_folder, main
@@ -42,6 +43,8 @@ COLOUR = ("cifar10", "folder")
 COLOURED = ("CIFAR10", "SVHN", "SVHNNumbers", "CelebA", "ImageFolder")
 
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What Adam remembers of each weight."""
 COMPARED_BY = {"FeatureDistance": "comparator", "DeePSiMInversion": "inverted"}
 """What has a comparator, and the name of that argument."""
 
@@ -154,6 +157,24 @@ def test_config_runs_end_to_end(name: str, tmp_path: Path, monkeypatch: pytest.M
     assert main(["fit", *words]) == 0
     for command in ("test", "predict"):
         assert main([command, *words, "--ckpt_path", "last"]) == 0
+
+
+def test_a_checkpoint_of_draw_as_published_is_below_16_mebibytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load((config_folder() / "draw/mnist.yaml").read_text())
+    assert config["model"]["init_args"]["steps"] == 64
+    one = {"image_shape": [1, 28, 28], "num_train": 1, "num_val": 1, "num_test": 1, "batch_size": 1}
+    config["data"] = {"class_path": "Synthetic", "init_args": {**one, "binarization": "stochastic"}}
+    (tmp_path / "mnist.yaml").write_text(yaml.safe_dump(config))
+    assert main(["fit", "-c", str(tmp_path / "mnist.yaml"), *SMALL]) == 0
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert last.stat().st_size < 16 * 2**20
+    stored = torch.load(last, weights_only=True)
+    assert sum(weights.numel() for weights in stored["state_dict"].values()) == 960_763
+    moments = [state[name] for state in stored["optimizer_states"][0]["state"].values() for name in MOMENTS]
+    assert sum(moment.numel() for moment in moments) == 2 * 960_763
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
