@@ -52,13 +52,22 @@ def result(row: Mapping[str, Any], receipt: Receipt | None) -> str:
     return f"[{receipt['value']:.2f}](results/{row['name']}.json)"
 
 
+def also(row: Mapping[str, Any], receipt: Receipt) -> str:
+    """What a row shows beside its number, in the same units but for the sign: each metric with its name."""
+    if "also" not in row:
+        return ""
+    units, values = abs(row["factor"]), receipt["test_metrics"]
+    shown = [f"{name} {units * values[metric]:.3g}" for name, metric in row["also"].items()]
+    return f" ({', '.join(shown)})"
+
+
 def rows_table(rows: Sequence[Mapping[str, Any]], receipts: Mapping[str, Receipt]) -> str:
     """Every row with what was measured, our number and the published ones."""
     lines = []
     for row in rows:
         receipt = receipts.get(row["name"])
         others = "; ".join(map(cite, row.get("others") or [])) or "–"
-        ours = f"**{result(row, receipt)}**" if receipt else NOT_RUN
+        ours = f"**{result(row, receipt)}**{also(row, receipt)}" if receipt else NOT_RUN
         spent = "–"
         if receipt:
             time, on = duration(receipt["train_seconds"]), machine(receipt["provenance"])

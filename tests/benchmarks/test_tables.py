@@ -83,6 +83,12 @@ def test_a_row_shows_the_number_of_its_receipt_and_the_published_ones() -> None:
     assert shown[6] == "7 epochs, 10 min, 1 thread of 2 cores of A CPU, torch 2.15.0"
 
 
+def test_a_row_shows_other_metrics_beside_its_number() -> None:
+    row = {**ROW, "factor": -100, "also": {"accuracy": "test/accuracy", "IoU": "test/iou"}}
+    receipt = {**RECEIPT, "test_metrics": {"test/accuracy": 0.98765, "test/iou": 0.5}}
+    assert cells(rows_table([row], {"r": receipt}))[3].endswith("(results/r.json)** (accuracy 98.8, IoU 50)")
+
+
 def test_a_row_shows_the_data_it_was_run_on_not_what_was_declared() -> None:
     assert cells(rows_table([ROW], {}))[2] == "bound, nats. a protocol"
     assert cells(rows_table([ROW], {"r": RECEIPT}))[2] == "bound, nats. the data"
