@@ -47,6 +47,14 @@ class HasProtocol(Protocol):
     """One line: data set, splits, and whatever is done to images."""
 
 
+@runtime_checkable
+class HasReference(Protocol):
+    """A data module that gives its training images as evaluation would see them; those of ``lit_gen.data`` do."""
+
+    def reference_dataloader(self) -> Iterable[Batch]:
+        """Batches of this process's share of the training images: each image once, not augmented."""
+
+
 INCEPTION_FILE = "inception:"
 """What stands before the path of Inception weights in ``features``."""
 
@@ -54,9 +62,9 @@ INCEPTION_FILE = "inception:"
 class GenerationMetrics(EvaluationCallback):
     """Logs FID, KID, precision, recall, density and coverage of samples as ``{val,test}/fid`` and so on.
 
-    The real images are those of the validation or test data. Samples are drawn with the averaged weights (EMA) if there
-    are any, from the same noise every time. A checkpoint can be chosen by any of the values
-    (``--trainer.callbacks+=BestAndLast --trainer.callbacks.monitor=val/fid``). Receipts go to
+    The real images are those of the validation or test data, or the training images. Samples are drawn with the
+    averaged weights (EMA) if there are any, from the same noise every time. A checkpoint can be chosen by any of the
+    values (``--trainer.callbacks+=BestAndLast --trainer.callbacks.monitor=val/fid``). Receipts go to
     ``<run>/receipts/<stage>.json``; they name the data by the ``protocol`` of the data module, if it has one.
 
     Args:
@@ -71,6 +79,9 @@ class GenerationMetrics(EvaluationCallback):
         seed: of the noise.
         of: what is measured: ``samples``, or ``reconstructions`` of the real images, which tell of an autoencoder how
             real it makes them look.
+        real: which images are the real ones: those of the ``evaluation``, or the training images (``train``), each once
+            and not augmented, for data with few others: FID needs thousands. A model that copies its training images
+            then looks good: see ``Memorization``.
     """
 
     def __init__(
@@ -83,6 +94,7 @@ class GenerationMetrics(EvaluationCallback):
         batch_size: int = 100,
         seed: int = 0,
         of: Literal["samples", "reconstructions"] = "samples",
+        real: Literal["evaluation", "train"] = "evaluation",
     ) -> None:
         if of not in ("samples", "reconstructions"):
             raise ValueError(f"of must be samples or reconstructions, got {of!r}")
@@ -90,7 +102,12 @@ class GenerationMetrics(EvaluationCallback):
             raise ValueError(
                 f"there are as many reconstructions as real images: leave num_samples out, got {num_samples}"
             )
+        if real not in ("evaluation", "train"):
+            raise ValueError(f"real must be evaluation or train, got {real!r}")
+        if real == "train" and of == "reconstructions":
+            raise ValueError("reconstructions are compared with the images they are of: leave real out, got 'train'")
         self.of = of
+        self.real = real
         self.features = features
         self.metrics = tuple(metrics)
         self.num_samples = None if num_samples is None else positive("num_samples", num_samples)
@@ -109,6 +126,13 @@ class GenerationMetrics(EvaluationCallback):
             )
         if self.of == "reconstructions" and not isinstance(pl_module, Reconstructs):
             raise TypeError(f"{type(pl_module).__name__} reconstructs nothing: set `of` to samples")
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        if self.real == "train" and not isinstance(datamodule, HasReference):
+            raise TypeError(
+                "real=train needs a data module with a reference_dataloader, which gives its training images as"
+                f" evaluation would see them; got {'none' if datamodule is None else type(datamodule).__name__}: set"
+                " `real` to evaluation"
+            )
         if not self._scores:
             # Building a network draws its weights. The module is still on the CPU here, its device the trainer knows.
             with forked_generators(trainer.strategy.root_device, self.seed):
@@ -121,6 +145,8 @@ class GenerationMetrics(EvaluationCallback):
 
     def _split(self, trainer: pl.Trainer, stage: Stage) -> str:
         """What receipts say of the data, by which those of samples do not compare with those of reconstructions."""
+        if self.real == "train":
+            return real_data(trainer, "train, not augmented")
         return real_data(trainer, stage) + (", reconstructed" if self.of == "reconstructions" else "")
 
     def logs(self, name: str) -> bool:
@@ -144,13 +170,18 @@ class GenerationMetrics(EvaluationCallback):
             self._takes_real = scores.needs_real
             scores.split = self._split(trainer, stage)  # a data module may know its sizes only once it is set up
         images, condition = pl_module.unpack(batch)
-        if self._takes_real:
+        if self._takes_real and self.real == "evaluation":
             scores.update(images, real=True)
+        elif self._takes_real and batch_idx == 0:
+            for others in trainer.datamodule.reference_dataloader():  # type: ignore[attr-defined]
+                scores.update(pl_module.unpack(others)[0], real=True)
         # Here and not at the end of the epoch, where averaged weights may have been swapped out again.
         count = len(images)
         if self.num_samples is not None:
             share = len(range(trainer.global_rank, self.num_samples, trainer.world_size))
             count = share if batch_idx == 0 else 0
+        elif self.real == "train" and (own := int(scores.counts.real)):
+            count = own if batch_idx == 0 else 0
         with evaluation(pl_module, batch_seed(self.seed, trainer, batch_idx)):
             if self.of == "reconstructions":
                 scores.update(pl_module.reconstruct(images, condition), real=False)
@@ -193,12 +224,12 @@ def write_receipts(trainer: pl.Trainer, name: str, seed: int, receipts: Iterable
     write_whole(run_folder(trainer) / "receipts" / f"{name}.json", lambda path: Path(path).write_text(text))
 
 
-def real_data(trainer: pl.Trainer, stage: Stage) -> str:
+def real_data(trainer: pl.Trainer, split: str) -> str:
     """What the receipts say of the real images: the protocol of the data module, or its name, and the split."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     if isinstance(datamodule, HasProtocol):
-        return f"{datamodule.protocol} [{stage}]"
-    return f"{'data' if datamodule is None else type(datamodule).__name__} [{stage}]"
+        return f"{datamodule.protocol} [{split}]"
+    return f"{'data' if datamodule is None else type(datamodule).__name__} [{split}]"
 
 
 class ImportanceBound(EvaluationCallback):

@@ -200,6 +200,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def test_dataloader(self) -> BatchLoader | list[BatchLoader]:
         return self._loader("test", self.eval_batch_size) if self._sizes["test"] else []
 
+    def reference_dataloader(self) -> BatchLoader:
+        """The training images as evaluation would see them, in order, each once: what a score compares samples with."""
+        return self._loader("train", self.eval_batch_size, training=False)
+
     def predict_dataloader(self) -> BatchLoader | list[BatchLoader]:
         return self.test_dataloader()
 
@@ -288,7 +292,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"{self.name}: the files hold images of {found}, expected {wanted}")
         return ResidentImages(to_shape(source.images, self.image_shape))
 
-    def _loader(self, split: Split, batch_size: int, shuffle: bool = False) -> BatchLoader:
+    def _loader(
+        self, split: Split, batch_size: int, shuffle: bool = False, training: bool | None = None
+    ) -> BatchLoader:
+        training = split == "train" if training is None else training
         self._load([split])
         images, targets = self._parts[split]
         trainer = self.trainer
@@ -303,7 +310,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             BatchTransform(
                 binarization="none" if self.binarization == "static" else self.binarization,
                 dequantize=self.dequantize,
-                horizontal_flip=self.horizontal_flip and split == "train",
+                horizontal_flip=self.horizontal_flip and training,
             ),
             split=split,
             shuffle=shuffle,
@@ -311,6 +318,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             rank=0 if trainer is None else trainer.global_rank,
             world_size=1 if trainer is None else trainer.world_size,
             device=device,
+            training=training,
         )
 
 

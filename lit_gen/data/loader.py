@@ -169,6 +169,8 @@ class BatchLoader:
         rank: number of this process.
         world_size: number of processes.
         device: where batches come out; by default where the images lie.
+        training: whether passes are those of training, with its padded order and an epoch that Lightning sets; None:
+            where the split is ``train``.
     """
 
     def __init__(
@@ -183,6 +185,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | None = None,
+        training: bool | None = None,
     ) -> None:
         self.images = images
         self.targets = None if targets is None else targets.to(images.device)
@@ -194,7 +197,8 @@ class BatchLoader:
         self.rank = rank
         self.world_size = world_size
         self.device = device if device is not None else images.device
-        if split == "train":
+        self.training = split == "train" if training is None else training
+        if self.training:
             self.sampler = self  # Lightning calls set_epoch of whatever has this name
         self.epoch = 0
         self._generator = torch.Generator(self.device)
@@ -203,7 +207,7 @@ class BatchLoader:
 
     def __len__(self) -> int:
         total = len(self.images)
-        if self.split == "train":
+        if self.training:
             return math.ceil(math.ceil(total / self.world_size) / self.batch_size)
         return len(range(self.rank, min(self._global_batches, total), self.world_size))
 
@@ -216,7 +220,7 @@ class BatchLoader:
         """Indices of every batch of this process in this epoch."""
         total = len(self.images)
         order = torch.arange(total)
-        if self.split == "train":
+        if self.training:
             if self.shuffle:
                 generator = torch.Generator().manual_seed(derived_seed(self.seed, "order", self.epoch))
                 order = torch.randperm(total, generator=generator)

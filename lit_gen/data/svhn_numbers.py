@@ -126,6 +126,10 @@ class Crops(InMemory):
     def to(self, device: torch.device) -> "Crops":
         return Crops(self.images.to(device), self.size, self.shape, self.seed, self.random)
 
+    def centred(self) -> "Crops":
+        """The squares in the middle of the same images."""
+        return Crops(self.images, self.size, self.shape, self.seed)
+
     def take(self, indices: Tensor) -> "Crops":
         return Crops(self.images[indices], self.size, self.shape, self.seed, self.random)
 
@@ -219,12 +223,18 @@ class SVHNNumbers(ImageDataModule):
         seed = derived_seed(self.seed, part)
         return ImageSet(Crops(torch.from_numpy(np.concatenate(images)), CUT, self.image_shape, seed), None)
 
-    def _loader(self, split: Split, batch_size: int, shuffle: bool = False) -> BatchLoader:
+    def _loader(
+        self, split: Split, batch_size: int, shuffle: bool = False, training: bool | None = None
+    ) -> BatchLoader:
         self._load([split])
         images, _ = self._parts[split]
         assert isinstance(images, Crops)
         images.random = split == "train"
-        return super()._loader(split, batch_size, shuffle)
+        loader = super()._loader(split, batch_size, shuffle, training)
+        if not loader.training:
+            assert isinstance(loader.images, Crops)
+            loader.images = loader.images.centred()
+        return loader
 
     def native_size(self) -> str:
         return f"{CUT}x{CUT}"

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_gen.callbacks import BestAndLast, GenerationMetrics, ImportanceBound, evaluation
 from lit_gen.callbacks.metrics import SEED_STRIDE
-from lit_gen.metrics import Pixels, Receipt, SmallSampleWarning, frechet_distance
+from lit_gen.metrics import ClassifierFeatures, Pixels, Receipt, SmallSampleWarning, frechet_distance
 from lit_gen.models import GAN, VAE, Classifier
 from lit_gen.models.base import GenerativeModel
 from lit_gen.networks import ConvEncoder, Shape
@@ -63,7 +63,48 @@ def test_reconstructions_are_measured_instead(tmp_path: Path) -> None:
     assert content["scores"][0]["split"].endswith("[test], reconstructed")
 
 
+def test_training_images_may_be_the_real_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    extract = Pixels.extract
+    monkeypatch.setattr(Pixels, "extract", lambda self, images: seen.append(len(images)) or extract(self, images))
+    measure = GenerationMetrics("pixels", ["fid"], num_samples=30, batch_size=30, real="train")
+    model, run, module = vae(), trainer(tmp_path, measure, max_epochs=3), data(horizontal_flip=True)
+    run.fit(model, module)
+    assert sum(seen) == 60 + 3 * 30, "the training images pass through the extractor once"
+    (result,) = run.test(model, module, verbose=False)
+    real = torch.cat([images for images, _ in data(horizontal_flip=False, seed=1).reference_dataloader()])
+    with evaluation(model, 0):
+        expected = frechet_distance(*moments(real), *moments(model.sample(30)))
+    assert result["test/fid"] == pytest.approx(expected.item(), rel=1e-4)
+    receipts = [
+        Receipt.from_dict(json.loads((tmp_path / "receipts" / f"{stage}.json").read_text())["scores"][0])
+        for stage in ("val", "test")
+    ]
+    for receipt in receipts:
+        assert (receipt.num_real, receipt.num_generated) == (60, 30)
+        assert receipt.split == f"{module.protocol} [train, not augmented]"
+
+
+def test_without_a_number_there_are_as_many_samples_as_training_images(tmp_path: Path) -> None:
+    for metrics, number in ((["fid"], 60), (["inception_score"], 20)):
+        measure = GenerationMetrics("pixels", metrics, real="train")  # type: ignore[arg-type]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("lit_gen.callbacks.metrics.make_extractor", lambda *_: ClassifierFeatures(classifier()))
+            trainer(tmp_path, measure).test(vae(), data(), verbose=False)
+        scores = json.loads((tmp_path / "receipts" / "test.json").read_text())["scores"]
+        assert scores[0]["num_generated"] == number
+
+
 def test_what_cannot_be_measured_is_said() -> None:
+    with pytest.raises(ValueError, match="real must be evaluation or train, got 'test'"):
+        GenerationMetrics("pixels", real="test")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="leave real out, got 'train'"):
+        GenerationMetrics("pixels", of="reconstructions", real="train")
+    with pytest.raises(TypeError, match=r"needs a data module with a reference_dataloader.*got Growing"):
+        trainer(Path(), GenerationMetrics("pixels", real="train")).test(vae(), Growing(8), verbose=False)
+    loader = Growing(8).test_dataloader()
+    with pytest.raises(TypeError, match="got none: set `real` to evaluation"):
+        trainer(Path(), GenerationMetrics("pixels", real="train")).test(vae(), loader, verbose=False)
     with pytest.raises(ValueError, match="of must be samples or reconstructions, got 'pixels'"):
         GenerationMetrics("pixels", of="pixels")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="leave num_samples out, got 5"):

@@ -192,6 +192,15 @@ def test_flip_is_for_training_only() -> None:
     assert not torch.equal(everything(plain.train_dataloader())[0], everything(flipped.train_dataloader())[0])
 
 
+def test_reference_is_the_training_images_in_order_and_as_they_are() -> None:
+    flipped = Coded(seed=3, horizontal_flip=True, batch_size=7, eval_batch_size=20)
+    reference = flipped.reference_dataloader()
+    assert [len(images) for images, _ in reference] == [20, 20, 10]
+    assert members(reference) == members(Coded().reference_dataloader()), "neither seed nor flips matter"
+    assert sorted(members(reference)) == sorted(members(Coded().train_dataloader()))
+    assert members(Coded(subset=10).reference_dataloader()) == members(reference)[:10]
+
+
 def test_dequantization_applies_to_all_splits() -> None:
     data = Synthetic(dequantize=True)
     for loader in (data.train_dataloader(), data.test_dataloader()):

@@ -63,11 +63,10 @@ def test_no_targets() -> None:
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 200])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_sharding(total: int, batch_size: int, world_size: int) -> None:
-    def ranks(split: str) -> list[list[list[int]]]:
-        loaders = [
-            loader(total, batch_size, split=split, shuffle=split == "train", rank=rank, world_size=world_size)
-            for rank in range(world_size)
-        ]
+    def ranks(split: str, training: bool | None = None) -> list[list[list[int]]]:
+        options: dict[str, object] = {"split": split, "training": training, "world_size": world_size}
+        options["shuffle"] = split == "train" and training is None
+        loaders = [loader(total, batch_size, rank=rank, **options) for rank in range(world_size)]
         batches = [numbers(loader) for loader in loaders]
         assert [len(batch) for batch in batches] == [len(loader) for loader in loaders]
         assert all(0 < len(batch) <= batch_size for rank in batches for batch in rank)
@@ -80,6 +79,7 @@ def test_sharding(total: int, batch_size: int, world_size: int) -> None:
     assert len(seen) == math.ceil(total / world_size) * world_size
 
     val = ranks("val")
+    assert ranks("train", training=False) == val
     assert sorted(number for rank in val for batch in rank for number in batch) == list(range(total))
     if total >= world_size * math.ceil(total / (world_size * batch_size)):
         assert len({len(rank) for rank in val}) == 1

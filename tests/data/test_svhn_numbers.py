@@ -133,6 +133,8 @@ def test_squares_move_in_training_alone(root: Path) -> None:
             whole = images.images[index]
             assert torch.equal((image * 255).round().byte(), whole[:, row : row + 54, column : column + 54])
         seen.append(batch)
+        reference = everything(data.reference_dataloader())
+        assert torch.equal((reference * 255).round().byte(), images.images[:, :, 5:59, 5:59])
     assert torch.equal(seen[0], seen[2])
     assert not torch.equal(seen[0], seen[1])
 
