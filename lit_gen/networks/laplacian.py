@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from lit_gen.networks.conv import channels_last
 from lit_gen.networks.network import Network, NetworkFactory, Shape, build
 
 Size = tuple[int, int]
@@ -117,7 +118,7 @@ class PlaneGenerator(Network):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        return self.layers(channels_last(x))
 
 
 class PlaneDiscriminator(Network):
