@@ -30,6 +30,7 @@ from lit_gen.callbacks.partition import LogPartition
 from lit_gen.callbacks.profiler import Unprofiled
 from lit_gen.callbacks.progress import ProgressBar
 from lit_gen.callbacks.pseudo_likelihood import PseudoLikelihood
+from lit_gen.callbacks.pyramid_parzen import PyramidParzen
 from lit_gen.callbacks.resume import ExactResume
 from lit_gen.callbacks.trajectory import Trajectory
 from lit_gen.callbacks.validation import ValidateAtEnd
@@ -71,6 +72,7 @@ __all__ = [
     "ParzenWindow",
     "ProgressBar",
     "PseudoLikelihood",
+    "PyramidParzen",
     "ReconstructionColumns",
     "ReconstructionGrid",
     "RunConfig",

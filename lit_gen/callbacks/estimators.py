@@ -229,9 +229,7 @@ class ParzenWindow(LikelihoodEstimator):
     ) -> None:
         self.num_samples = positive("num_samples", num_samples)
         self.num_validation = positive("num_validation", num_validation)
-        if not sigmas or min(sigmas) <= 0:
-            raise ValueError(f"sigmas must be positive, at least one of them, got {list(sigmas)}")
-        self.sigmas = list(sigmas)
+        self.sigmas = check_sigmas(sigmas)
         self.num_images = None if num_images is None else positive("num_images", num_images)
         self._samples, self._sigma = torch.zeros(0), self.sigmas[0]
 
@@ -256,12 +254,7 @@ class ParzenWindow(LikelihoodEstimator):
             # Every process has validation images of its own, and one of them decides.
             best = parzen_log_likelihood(images[:1], self._samples, images, self.sigmas, max_rows).sigma
             self._sigma = trainer.strategy.broadcast(best)
-            ends = {min(self.sigmas): "least", max(self.sigmas): "largest"}
-            if self._sigma in ends:
-                rank_zero_warn(
-                    f"ParzenWindow took the {ends[self._sigma]} of its sigmas, {self._sigma:.3g}: another beyond it may"
-                    " be better. For the best estimate give more of them; the published protocol has ten from 0.1 to 1"
-                )
+            warn_at_ends(self, self._sigma, self.sigmas, "; the published protocol has ten from 0.1 to 1")
         return {"sigma": self._sigma}
 
     def images_at_a_time(self, max_rows: int) -> int:
@@ -322,6 +315,27 @@ class ActiveUnits(LikelihoodEstimator):
             for layer, part in enumerate(active.split(self._units), 1):
                 findings.append(Finding(f"active_units_{layer}", float(part.sum()), None, found.count))
         return findings
+
+
+def check_sigmas(sigmas: Sequence[float]) -> list[float]:
+    """Standard deviations to choose from.
+
+    Raises:
+        ValueError: there are none, or one is not positive.
+    """
+    if not sigmas or min(sigmas) <= 0:
+        raise ValueError(f"sigmas must be positive, at least one of them, got {list(sigmas)}")
+    return list(sigmas)
+
+
+def warn_at_ends(estimator: LikelihoodEstimator, sigma: float, sigmas: Sequence[float], remark: str = "") -> None:
+    """Warn where the best standard deviation is the least or the largest of those there were to choose from."""
+    ends = {min(sigmas): "least", max(sigmas): "largest"}
+    if sigma in ends:
+        rank_zero_warn(
+            f"{type(estimator).__name__} took the {ends[sigma]} of its sigmas, {sigma:.3g}: another beyond it may be"
+            f" better. For the best estimate give more of them{remark}"
+        )
 
 
 def validation_batches(trainer: pl.Trainer) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from lit_gen.callbacks.ledger import Ledger, digest, model_digest
 from lit_gen.callbacks.logging import run_folder, writes_files
 from lit_gen.callbacks.metrics import real_data, write_receipts
 from lit_gen.callbacks.partition import bar
+from lit_gen.callbacks.pyramid_parzen import PyramidParzen
 from lit_gen.metrics import Receipt
 from lit_gen.models.base import Batch, GenerativeModel
 from lit_gen.objectives import bits_per_dim
@@ -37,10 +38,10 @@ DISCRETE = "probability of discrete pixels"
 class LikelihoodDesk(EvaluationCallback):
     """Measures the likelihood of any model in ``lit-gen test``, or ``validate``, by every estimator that fits it.
 
-    Without options: the bound with 5,000 samples, annealing in both directions, the Parzen window and active units.
-    Named after what they estimate by (``test/log_likelihood_iw5000``, ``test/log_likelihood_ais`` and so on), in mean
-    nats of an image, and of bounds and annealing also in bits per dimension. What a model or a run lacks is said in one
-    line, and the rest measured. During a fit it rests.
+    Without options: the bound with 5,000 samples, annealing in both directions, the Parzen window (of a pyramid also
+    level by level) and active units. Named after what they estimate by (``test/log_likelihood_iw5000``,
+    ``test/log_likelihood_ais`` and so on), in mean nats of an image, and of bounds and annealing also in bits per
+    dimension. What a model or a run lacks is said in one line, and the rest measured. During a fit it rests.
 
     It may take hours, and may be interrupted: the results of every few images are kept beside the checkpoint, in
     ``likelihood_desk/``, under the weights, options and pixels that they belong to, and the same command goes on with
@@ -50,8 +51,8 @@ class LikelihoodDesk(EvaluationCallback):
         >>> desk = LikelihoodDesk([ImportanceSampling(100), Annealing(num_images=50, num_temperatures=500)])
 
     Args:
-        estimators: any of :class:`ImportanceSampling`, :class:`Annealing`, :class:`ParzenWindow` and
-            :class:`ActiveUnits`, with options; None: all of them as they are.
+        estimators: any of :class:`ImportanceSampling`, :class:`Annealing`, :class:`ParzenWindow`,
+            :class:`PyramidParzen` and :class:`ActiveUnits`, with options; None: all of them as they are.
         max_rows: images decoded at a time, which bounds the memory. With another number the noise is another, and what
             was measured before is gone on with all the same.
         seed: of the noise.
@@ -61,7 +62,7 @@ class LikelihoodDesk(EvaluationCallback):
         self, estimators: Sequence[LikelihoodEstimator] | None = None, max_rows: int = 1000, seed: int = 0
     ) -> None:
         if estimators is None:
-            estimators = [ImportanceSampling(), Annealing(), ParzenWindow(), ActiveUnits()]
+            estimators = [ImportanceSampling(), Annealing(), ParzenWindow(), PyramidParzen(), ActiveUnits()]
         kinds = [type(estimator).__name__ for estimator in estimators]
         if not kinds or len(set(kinds)) < len(kinds):
             raise ValueError(f"estimators must be at least one, and no two of a kind, got {kinds or 'none'}")

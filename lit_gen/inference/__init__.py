@@ -34,7 +34,7 @@ from lit_gen.inference.importance import importance_bound
 from lit_gen.inference.next_view import view_information
 from lit_gen.inference.parzen import GRID, ParzenEstimate, parzen_log_likelihood
 from lit_gen.inference.pseudo_likelihood import pseudo_log_likelihood, stochastic_pseudo_log_likelihood
-from lit_gen.inference.pyramid_parzen import Downsampling, Windows, conditional_parzen
+from lit_gen.inference.pyramid_parzen import Downsampling, PyramidLikelihood, Windows, conditional_parzen
 
 __all__ = [
     "ACTIVE_VARIANCE",
@@ -53,6 +53,7 @@ __all__ = [
     "ParzenEstimate",
     "Point",
     "Progress",
+    "PyramidLikelihood",
     "StepSizeAdaptation",
     "Transition",
     "Windows",

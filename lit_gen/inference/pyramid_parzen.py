@@ -7,6 +7,7 @@ full rank they are: h is taken in the orthogonal complement of the row space of 
 log |det d d^T| / 2.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,27 @@ class Downsampling:
     def missing(self, images: Tensor) -> Tensor:
         """What the smaller images do not tell, ``(..., H, W)``: orthogonal to all that they do."""
         return images - self._rows @ images @ self._columns
+
+
+class PyramidLikelihood(NamedTuple):
+    """A Parzen-window estimate of log p(x) as a sum over levels."""
+
+    log_likelihoods: Tensor
+    """(N,) nats of each image, float64: a density of pixels in [0, 1]."""
+    levels: list[ParzenEstimate]
+    """The estimate of each level, the finest first, with its sigma in pixel units."""
+    log_volumes: list[float]
+    """Nats that downsampling from each level to the next adds; the sum of these and of the levels is the whole."""
+
+    @property
+    def log_likelihood(self) -> float:
+        """Mean over images, nats."""
+        return self.log_likelihoods.mean().item()
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean over images, given the samples and sigmas; not a number for a single image."""
+        return self.log_likelihoods.std().item() / math.sqrt(len(self.log_likelihoods))
 
 
 class Windows(NamedTuple):

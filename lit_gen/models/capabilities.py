@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lit_gen.captions import Caption, Vocabulary
-from lit_gen.inference import PartitionEstimate, Progress, stochastic_pseudo_log_likelihood
+from lit_gen.inference import GRID, PartitionEstimate, Progress, PyramidLikelihood, stochastic_pseudo_log_likelihood
 from lit_gen.inference.depth import View, observe_depth
 from lit_gen.views import Views
 
@@ -267,6 +267,42 @@ class EstimatesLogLikelihood(ABC):
 
         Returns:
             ``(B,)`` nats, in float64.
+        """
+
+
+class EstimatesLevels(ABC):
+    """Makes images level by level, and can estimate log p(x) as a sum over its levels."""
+
+    @abstractmethod
+    def log_likelihood_parzen(
+        self,
+        images: Tensor,
+        validation: Tensor | None = None,
+        condition: Any = None,
+        validation_condition: Any = None,
+        num_samples: int = 10_000,
+        num_residuals: int = 200,
+        sigmas: Sequence[float] = GRID,
+        level_sigmas: Sequence[float] | None = None,
+        max_rows: int = 20,
+        progress: Progress = iter,
+    ) -> PyramidLikelihood:
+        """Parzen-window estimate of log p(x): see :func:`~lit_gen.models.pyramid_likelihood.pyramid_log_likelihood`.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1] to be measured.
+            validation: others, neither among these nor trained on; None where sigma need not be chosen.
+            condition: of the images.
+            validation_condition: of the validation images.
+            num_samples: samples of the coarsest level.
+            num_residuals: samples of each finer level for each image.
+            sigmas: standard deviations to choose from at every level, in pixel units.
+            level_sigmas: that of each level, the finest first, where they have been chosen before.
+            max_rows: images at a time, each with ``num_residuals`` samples.
+            progress: goes through the parts of each level, the finest first.
+
+        Raises:
+            ValueError: several sigmas and no validation images to choose by, or not one sigma for each level.
         """
 
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Uniform
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lit_gen.inference import GRID, Progress
+from lit_gen.inference import GRID, Progress, PyramidLikelihood
 from lit_gen.models.adversarial import AdversarialModel, Piece, Player, Turns, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
 from lit_gen.models.balance import BalancingRuleFactory, balanced_turns, build_balance
-from lit_gen.models.base import Conditional, Decodes, Frame, HasTrajectory
+from lit_gen.models.base import Conditional, Decodes, EstimatesLevels, Frame, HasTrajectory
 from lit_gen.models.optimizers import FusedSGD
-from lit_gen.models.pyramid_likelihood import PyramidLikelihood, pyramid_log_likelihood
+from lit_gen.models.pyramid_likelihood import pyramid_log_likelihood
 from lit_gen.models.regularizers import RegularizerFactory
 from lit_gen.networks import (
     CoarseDiscriminator,
@@ -54,7 +54,7 @@ class Rung(NamedTuple):
     """Of the images, or None."""
 
 
-class LAPGAN(AdversarialModel, Decodes, HasTrajectory):
+class LAPGAN(AdversarialModel, Decodes, HasTrajectory, EstimatesLevels):
     """Laplacian pyramid of adversarial networks (Denton et al. 2015): an image from coarse to fine.
 
     Level K, the coarsest, is a GAN of small images. Every finer level k has a generator that adds to the enlarged image
@@ -297,14 +297,13 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory):
         num_samples: int = 10_000,
         num_residuals: int = 200,
         sigmas: Sequence[float] = GRID,
+        level_sigmas: Sequence[float] | None = None,
         max_rows: int = 20,
         progress: Progress = iter,
     ) -> PyramidLikelihood:
-        """Parzen-window estimate of log p(x) summed over levels: see :func:`pyramid_log_likelihood`, by its arguments.
-
-        Raises:
-            ValueError: several sigmas and no validation images to choose by.
-        """
+        if level_sigmas is not None and len(level_sigmas) != self.num_levels:
+            raise ValueError(f"level_sigmas must be one for each of {self.num_levels} levels, got {list(level_sigmas)}")
+        choices = self.num_levels * [sigmas] if level_sigmas is None else [[sigma] for sigma in level_sigmas]
         real, held_out = self.rungs(images, condition), None
         if validation is not None:
             held_out = self.rungs(validation, validation_condition)
@@ -316,7 +315,7 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory):
             shared,
             num_samples,
             num_residuals,
-            sigmas,
+            choices,
             max_rows,
             progress,
         )

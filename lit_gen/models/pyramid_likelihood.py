@@ -2,40 +2,26 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from lit_gen.inference import Downsampling, ParzenEstimate, Progress, Windows, conditional_parzen, parzen_log_likelihood
+from lit_gen.inference import (
+    Downsampling,
+    Progress,
+    PyramidLikelihood,
+    Windows,
+    conditional_parzen,
+    parzen_log_likelihood,
+)
 from lit_gen.networks.laplacian import Size, resize
 
 Level = tuple[Tensor, Any]
 """Images ``(B, C, H, W)`` in [-1, 1] at a level, and what its generator is given of them."""
 Imagine = Callable[[Tensor, Any], Tensor]
 """Generated images of the shape of the given ones, from what the level is given, with new noise."""
-
-
-class PyramidLikelihood(NamedTuple):
-    """A Parzen-window estimate of log p(x) as a sum over levels."""
-
-    log_likelihoods: Tensor
-    """(N,) nats of each image, float64: a density of pixels in [0, 1]."""
-    levels: list[ParzenEstimate]
-    """The estimate of each level, the finest first, with its sigma in pixel units."""
-    log_volumes: list[float]
-    """Nats that downsampling from each level to the next adds; the sum of these and of the levels is the whole."""
-
-    @property
-    def log_likelihood(self) -> float:
-        """Mean over images, nats."""
-        return self.log_likelihoods.mean().item()
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean over images, given the samples and sigmas; not a number for a single image."""
-        return self.log_likelihoods.std().item() / math.sqrt(len(self.log_likelihoods))
 
 
 @torch.no_grad()
@@ -46,7 +32,7 @@ def pyramid_log_likelihood(
     shared: bool,
     num_samples: int,
     num_residuals: int,
-    sigmas: Sequence[float],
+    sigmas: Sequence[Sequence[float]],
     max_rows: int,
     progress: Progress,
 ) -> PyramidLikelihood:
@@ -64,7 +50,7 @@ def pyramid_log_likelihood(
         shared: whether the samples of the coarsest level serve all images; else each has its own, for its class.
         num_samples: samples of the coarsest level.
         num_residuals: samples of each finer level for each image.
-        sigmas: standard deviations to choose from, in pixel units.
+        sigmas: standard deviations to choose from, in pixel units, those of each level, the finest first.
         max_rows: images at a time; the memory bound is ``max_rows * num_residuals`` images.
         progress: goes through the parts of each level, the finest first.
     """
@@ -78,7 +64,7 @@ def pyramid_log_likelihood(
         dimension = channels * (math.prod(images.shape[-2:]) - math.prod(smaller))
         others = None if validation is None else _windows(validation[level], imagine, num_residuals, down)
         judged = _windows((images, rung), imagine, num_residuals, down)
-        estimates.append(conditional_parzen(judged, others, dimension, sigmas, max_rows, progress))
+        estimates.append(conditional_parzen(judged, others, dimension, sigmas[level], max_rows, progress))
         volumes.append(channels * down.log_volume)
     images, rung = real[-1]
     if shared:
@@ -86,11 +72,11 @@ def pyramid_log_likelihood(
         counts = [min(len(empty), num_samples - start) for start in range(0, num_samples, len(empty))]
         samples = torch.cat([pixels(imagine(empty[:count], rung)) for count in counts])
         held_out = None if validation is None else pixels(validation[-1][0])
-        estimates.append(parzen_log_likelihood(pixels(images), samples, held_out, sigmas, progress=progress))
+        estimates.append(parzen_log_likelihood(pixels(images), samples, held_out, sigmas[-1], progress=progress))
     else:
         others = None if validation is None else _windows(validation[-1], imagine, num_samples, None)
         judged = _windows((images, rung), imagine, num_samples, None)
-        estimates.append(conditional_parzen(judged, others, images[0].numel(), sigmas, max_rows, progress))
+        estimates.append(conditional_parzen(judged, others, images[0].numel(), sigmas[-1], max_rows, progress))
     total = torch.stack([estimate.log_likelihoods for estimate in estimates]).sum(0) + sum(volumes)
     return PyramidLikelihood(total, estimates, volumes)
 

@@ -18,12 +18,13 @@ from lit_gen.callbacks import (
     ImportanceSampling,
     LikelihoodDesk,
     ParzenWindow,
+    PyramidParzen,
     evaluation,
 )
 from lit_gen.metrics import Receipt
-from lit_gen.models import RBM, FlowVAE
+from lit_gen.models import LAPGAN, RBM, ClassLAPGAN, FlowVAE
 from lit_gen.models.base import ClassConditional, Decodes, GenerativeModel
-from lit_gen.networks import GaussianLikelihood, PlanarFlow
+from lit_gen.networks import MLP, GaussianLikelihood, PlanarFlow, Shape
 from tests.callbacks.tiny import SHAPE, data, small, trainer, vae
 from tests.linear_gaussian import LOG_P, OFFSET, VARIANCE, WEIGHTS, LinearGaussianVAE, X
 from tests.models.test_iwae import two_layers
@@ -68,6 +69,10 @@ class ClassModel(Generator, ClassConditional):
         mean = super().decode(z)
         assert isinstance(mean, Tensor)
         return Independent(Normal(mean + 5.0 * condition.view(-1, 1, 1, 1), VARIANCE**0.5), 3)
+
+
+def coarse(input_shape: Shape, output_shape: Shape) -> MLP:
+    return MLP(input_shape, output_shape, hidden_dims=[4])
 
 
 def loader(images: Tensor, targets: Tensor | None = None, batch_size: int = 10) -> DataLoader[Any]:
@@ -310,6 +315,42 @@ def test_everything_is_measured_of_a_neural_model(kind: str, tmp_path: Path) -> 
     assert measure(tmp_path, model, data(), *estimators) == pytest.approx(result)
 
 
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_pyramid_is_measured_level_by_level(classes: int, tmp_path: Path) -> None:
+    """Generators without weights ignore their noise, so that another estimate of the same images is the same."""
+    small: Any = {"base_generator": coarse, "base_discriminator": coarse}
+    model = ClassLAPGAN(SHAPE, classes, **small) if classes else LAPGAN(SHAPE, **small)
+    for parameter in model.generators.parameters():
+        torch.nn.init.zeros_(parameter)
+    source = data(binarization="none")
+    sigmas = [0.01, 0.1, 0.2, 0.3, 0.4, 5.0]
+    result = measure(tmp_path, model, source, PyramidParzen(5, 3, num_validation=15, sigmas=sigmas), max_rows=6)
+    source.setup()
+    (test, labels), (held_out, others) = (
+        [torch.cat(parts) for parts in zip(*loader, strict=True)]
+        for loader in (source.test_dataloader(), source.val_dataloader())
+    )
+    conditions = (labels, others[:15]) if classes else (None, None)
+    expected = model.eval().log_likelihood_parzen(test, held_out[:15], *conditions, 5, 3, sigmas)
+    name = "test/log_likelihood_pyramid_parzen"
+    assert result[name] == pytest.approx(expected.log_likelihood, rel=1e-5)
+    assert result[f"{name}_level0"] + result[f"{name}_level1"] == pytest.approx(result[name], rel=1e-5)
+    assert result[f"{name}_level1"] == pytest.approx(expected.levels[1].log_likelihood, rel=1e-5)
+    chosen = [result[f"test/pyramid_parzen_sigma_level{level}"] for level in (0, 1)]
+    assert chosen == pytest.approx([level.sigma for level in expected.levels])
+    assert not {0.01, 5.0} & set(chosen)
+    receipt = receipts(tmp_path)["log_likelihood_pyramid_parzen"]
+    assert (receipt.num_real, receipt.num_generated) == (20, 5)
+    assert receipt.std == pytest.approx(expected.standard_error, rel=1e-5)
+    fixed = model.log_likelihood_parzen(test, None, labels if classes else None, None, 5, 3, level_sigmas=chosen)
+    assert fixed.log_likelihood == pytest.approx(expected.log_likelihood, rel=1e-5)
+    alone = measure(tmp_path / "alone", model, source, PyramidParzen(5, 3, sigmas=[0.3]), max_rows=6)
+    single = model.log_likelihood_parzen(test, None, labels if classes else None, None, 5, 3, sigmas=[0.3])
+    assert alone[name] == pytest.approx(single.log_likelihood, rel=1e-5)
+    with pytest.raises(ValueError, match=r"one for each of 2 levels, got \[0.3\]"):
+        model.log_likelihood_parzen(test, None, level_sigmas=[0.3])
+
+
 def test_a_sigma_at_the_end_of_the_grid_is_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     warnings.simplefilter("always")
     measure(tmp_path, vae(), data(), ParzenWindow(30, 10, sigmas=[0.01, 0.4, 9.0]))
@@ -327,6 +368,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(tmp_path: Path, caplog: pyt
         "LikelihoodDesk is idle: no ImportanceSampling: Generator has no bound on log p(x)",
         "no Annealing: Generator decodes images without a likelihood: give noise_variance, 0.025 say",
         "no ParzenWindow: there are no validation images in a data module to choose sigma by",
+        "no PyramidParzen: Generator has no levels to be measured one by one",
         "no ActiveUnits: Generator encodes no images",
     ):
         assert reason in line

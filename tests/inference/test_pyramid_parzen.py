@@ -44,7 +44,7 @@ def test_one_kernel_at_every_level_is_a_normal_density() -> None:
         shared=True,
         num_samples=1,
         num_residuals=1,
-        sigmas=[sigma],
+        sigmas=3 * [[sigma]],
         max_rows=2,
         progress=iter,
     )
