@@ -131,7 +131,8 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         arguments[part]["init_args"] = {**network, **narrow}
     for part in ("base_generator", "base_discriminator") if config["model"]["class_path"] == "LAPGAN" else ():
         # So do 66 million weights of 8x8 pixels.
-        arguments[part]["init_args"]["hidden_dims"] = [8, 8]
+        narrow = {"channels": [8, 8]} if "channels" in arguments[part]["init_args"] else {"hidden_dims": [8, 8]}
+        arguments[part]["init_args"] |= narrow
     arguments = config["model"].setdefault("init_args", {})
     if config["model"]["class_path"].startswith("DeePSiM"):
         arguments.setdefault("feature_distance", "FeatureDistance")
