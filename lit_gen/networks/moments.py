@@ -8,6 +8,13 @@ LARGEST_COVARIANCE = 1024
 """Units above which only variances are followed."""
 
 
+def summed_over_processes(values: Tensor) -> Tensor:
+    """The sum of the values of all processes that train together, or the values themselves where there is but one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+    return values
+
+
 class RunningMoments(nn.Module):
     """Mean and covariance of codes, as a moving average over batches (the first ones alike).
 
@@ -30,15 +37,17 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, codes: Tensor) -> None:
-        """Take in the codes of a batch, ``(B, dim)``."""
+        """Take in the codes of a batch, ``(B, dim)``, with those of all other processes that train beside this one."""
         codes = codes.detach().float()
         self.batches += 1
         weight = max(1 - self.decay, 1 / int(self.batches))
         # About the mean of their own batch: of codes far from zero that hardly differ, squares would leave nothing.
-        mean = codes.mean(0)
+        count = summed_over_processes(torch.tensor(float(len(codes)), device=codes.device))
+        mean = summed_over_processes(codes.sum(0)) / count
         shift, centred = mean - self.mean, codes - mean
         with torch.autocast(codes.device.type, enabled=False):
-            within = centred.T @ centred / len(codes) if self.correlated else centred.square().mean(0)
+            squares = centred.T @ centred if self.correlated else centred.square().sum(0)
+        within = summed_over_processes(squares) / count
         between = torch.outer(shift, shift) if self.correlated else shift.square()
         self.covariance.lerp_(within, weight).add_(between, alpha=weight * (1 - weight))
         self.mean.lerp_(mean, weight)

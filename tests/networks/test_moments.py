@@ -1,5 +1,7 @@
 """Moments of codes that are followed batch by batch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -39,3 +41,26 @@ def test_codes_that_hardly_differ_and_lie_far_from_zero(dim: int) -> None:
     drawn = moments.distribution()
     assert isinstance(drawn, MultivariateNormal if dim == 64 else Independent)
     assert 0.005 < float(drawn.stddev.mean()) < 0.02
+
+
+def follow(rank: int, folder: str) -> None:
+    """One of two processes, which see 4 and 6 of ten codes in each of three batches."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    moments = RunningMoments(3)
+    for codes in torch.randn(3, 10, 3):
+        moments.update(codes[:4] if rank == 0 else codes[4:])
+    torch.save(moments.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_follow_the_codes_of_both(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(follow, (str(tmp_path),), nprocs=2)
+    torch.manual_seed(0)
+    whole = RunningMoments(3)
+    for codes in torch.randn(3, 10, 3):
+        whole.update(codes)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for name, value in whole.state_dict().items():
+            torch.testing.assert_close(found[name], value)
