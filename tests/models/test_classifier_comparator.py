@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_gen.models import Classifier, ClassifierComparator, DeePSiM, FeatureDistance, load_model
+from lit_gen.models import Classifier, ClassifierComparator, DeePSiM, DeePSiMInversion, FeatureDistance, load_model
 from lit_gen.networks import ConvEncoder, Shape
 from tests.callbacks.tiny import SHAPE, data, small, trainer
 
@@ -60,3 +60,24 @@ def test_what_is_absent_or_unfit_is_said(classifier: Path, tmp_path: Path) -> No
         ClassifierComparator(SHAPE, str(tmp_path / "none.ckpt"))
     with pytest.raises(ValueError, match=r"trained on images of shape \(1, 8, 8\), these are \(3, 8, 8\)"):
         ClassifierComparator((3, 8, 8), str(classifier))
+
+
+@pytest.mark.parametrize("layer", [0, -2])
+def test_a_layer_of_a_classifier_is_inverted(layer: int, classifier: Path, tmp_path: Path) -> None:
+    model = DeePSiMInversion(
+        SHAPE,
+        lambda shape: ClassifierComparator(shape, str(classifier)),
+        layer,
+        decoder=small,
+        feature_weight=0,
+        adversarial_weight=0,
+    )
+    before = [weight.clone() for weight in model.inverted.parameters()]
+    run = trainer(tmp_path, max_epochs=3)
+    run.fit(model, data())
+    assert all(torch.equal(old, new) for old, new in zip(before, model.inverted.parameters(), strict=True))
+    run.save_checkpoint(tmp_path / "inversion.ckpt")
+    classifier.unlink()
+    loaded, images = load_model(tmp_path / "inversion.ckpt"), torch.rand(3, *SHAPE)
+    assert isinstance(loaded, DeePSiMInversion)
+    torch.testing.assert_close(loaded.reconstruct(images), model.eval().reconstruct(images))
