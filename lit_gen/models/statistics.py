@@ -43,7 +43,7 @@ def unit_statistics(
 
 @torch.no_grad()
 def training_images(model: GenerativeModel, count: int) -> Tensor:
-    """Up to ``count`` training images, the same in all processes: ``(count, *image_shape)`` on the model's device.
+    """Up to ``count`` training images of all processes together, the same in each: ``(count, *image_shape)``.
 
     To be called when a training starts or later: before that the loader does not exist.
 
@@ -53,10 +53,14 @@ def training_images(model: GenerativeModel, count: int) -> Tensor:
     """
     loader = model.trainer.train_dataloader
     assert loader is not None
+    processes = model.trainer.world_size
     found: list[Tensor] = []
     for number, batch in enumerate(loader):
-        if number >= model.trainer.num_training_batches or sum(map(len, found)) >= count:
+        if number >= model.trainer.num_training_batches or processes * sum(map(len, found)) >= count:
             break
         found.append(model.unpack(batch)[0])
-    images: Tensor = model.trainer.strategy.broadcast(torch.cat(found)[:count])
-    return images.to(model.device)
+    images = torch.cat(found).to(model.device)
+    if processes > 1:
+        # One of each process in turn; all have equally many.
+        images = model.trainer.strategy.all_gather(images).transpose(0, 1).flatten(0, 1)
+    return images[:count]

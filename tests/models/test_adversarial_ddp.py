@@ -23,6 +23,14 @@ PYRAMID = """fit --model tests.models.deterministic_lapgan.Written --model.laten
 --model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 0.5
 --model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.2
 """
+PERCEPTUAL = """fit --model tests.models.deterministic_deepsim.Written --model.latent_dim 4
+--model.encoder MLP --model.encoder.hidden_dims [16] --model.encoder.batch_norm false
+--model.decoder MLP --model.decoder.hidden_dims [16] --model.decoder.batch_norm false
+--model.discriminator MLP --model.discriminator.hidden_dims [16] --model.feature_weight 0 --model.micro_batches 2
+--model.balance RatioBalance --model.adversarial_weight 1
+--model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 0.2
+--model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.2
+"""
 DATA = """--data Synthetic --data.image_shape [1,8,8] --data.num_train 80 --data.num_val 10 --data.num_test 20
 --data.batch_size 10 --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false
 --trainer.enable_model_summary false"""
@@ -33,6 +41,7 @@ DATA = """--data Synthetic --data.image_shape [1,8,8] --data.num_train 80 --data
     [
         (GAN, ["generator", "discriminator", "average.network"]),
         (PYRAMID, ["generators.0", "discriminators.0", "generators.1", "discriminators.1", "averages.0.network"]),
+        (PERCEPTUAL, ["encoder", "decoder", "discriminator"]),
     ],
 )
 def test_two_processes_take_the_steps_of_one_with_both_their_batches(
