@@ -155,6 +155,24 @@ def build_balance(make: BalancingRuleFactory | None, loss: AdversarialLoss) -> B
     return rule
 
 
+class Balanced(AdversarialModel):
+    """An adversarial model of which one network waits for the other by a rule, where it has one.
+
+    A subclass builds both attributes.
+    """
+
+    loss: AdversarialLoss
+    balance: BalancingRule | None
+
+    def turns(self, pieces: Sequence[Piece], generator_turn: bool) -> Turns:
+        if self.balance is None:
+            return super().turns(pieces, generator_turn)
+        return balanced_turns(self.balance, self, self.loss, pieces, generator_turn)
+
+    def takes_critic(self) -> bool:
+        return self.balance is None  # rules compare losses that a critic does not have
+
+
 @torch.no_grad()
 def balanced_turns(
     rule: BalancingRule, model: AdversarialModel, loss: AdversarialLoss, pieces: Sequence[Piece], generator_turn: bool

@@ -17,9 +17,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lit_gen.models.adversarial import AdversarialModel, Piece, Player, Turns, check_clip
+from lit_gen.models.adversarial import Piece, Player, Turns, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
-from lit_gen.models.balance import BalancingRuleFactory, RatioBalance, balanced_turns, build_balance
+from lit_gen.models.balance import Balanced, BalancingRuleFactory, RatioBalance, build_balance
 from lit_gen.models.base import ComparesImages, Decodes, Reconstructs
 from lit_gen.models.image_distances import FeatureDistance, ImageDistanceFactory, PixelDistance
 from lit_gen.models.optimizers import FusedAdam
@@ -58,7 +58,7 @@ def published_weights(pixel_range: float = 1.0) -> LossWeights:
     return LossWeights(pixel=2e-6 * (255 / pixel_range) ** 2, feature=0.01, adversarial=100.0)
 
 
-class DeePSiM(AdversarialModel, Decodes, Reconstructs, ComparesImages):
+class DeePSiM(Balanced, Decodes, Reconstructs, ComparesImages):
     """Autoencoder trained by pixels, by features of a frozen comparator, and against a discriminator.
 
     The loss of an image is the sum of three terms (equation 1), each with its weight; a term of weight 0 is left out,
@@ -236,9 +236,7 @@ class DeePSiM(AdversarialModel, Decodes, Reconstructs, ComparesImages):
     def turns(self, pieces: Sequence[Piece], generator_turn: bool) -> Turns:
         if self.discriminator is None:
             return Turns(discriminator=False, generator=generator_turn)
-        if self.balance is None:
-            return super().turns(pieces, generator_turn)
-        return balanced_turns(self.balance, self, self.loss, pieces, generator_turn)
+        return super().turns(pieces, generator_turn)
 
     def play(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         # The losses of a duel know the condition of a batch: here it is what shall be reconstructed.
@@ -249,9 +247,6 @@ class DeePSiM(AdversarialModel, Decodes, Reconstructs, ComparesImages):
         terms = self.terms(fakes, piece.images)
         loss = torch.stack(list(terms.values())).sum(0)
         return loss, {"generator_loss": loss, **terms}
-
-    def takes_critic(self) -> bool:
-        return self.balance is None  # rules compare losses that a critic does not have
 
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         """All losses, and squared errors of a pixel on average: of all pixels, and without those at the edge twice, as

@@ -20,9 +20,9 @@ from torch.distributions import Distribution, Independent, Uniform
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lit_gen.inference import GRID, Progress, PyramidLikelihood
-from lit_gen.models.adversarial import AdversarialModel, Piece, Player, Turns, check_clip
+from lit_gen.models.adversarial import Player, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, NonSaturating
-from lit_gen.models.balance import BalancingRuleFactory, balanced_turns, build_balance
+from lit_gen.models.balance import Balanced, BalancingRuleFactory, build_balance
 from lit_gen.models.base import Conditional, Decodes, EstimatesLevels, Frame, HasTrajectory
 from lit_gen.models.optimizers import FusedSGD
 from lit_gen.models.pyramid_likelihood import pyramid_log_likelihood
@@ -54,7 +54,7 @@ class Rung(NamedTuple):
     """Of the images, or None."""
 
 
-class LAPGAN(AdversarialModel, Decodes, HasTrajectory, EstimatesLevels):
+class LAPGAN(Balanced, Decodes, HasTrajectory, EstimatesLevels):
     """Laplacian pyramid of adversarial networks (Denton et al. 2015): an image from coarse to fine.
 
     Level K, the coarsest, is a GAN of small images. Every finer level k has a generator that adds to the enlarged image
@@ -363,11 +363,6 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory, EstimatesLevels):
         with torch.autocast(images.device.type, enabled=False):
             return self.regularizer.penalty(lambda seen: self.logits(seen, condition), images, fakes)
 
-    def turns(self, pieces: Sequence[Piece], generator_turn: bool) -> Turns:
-        if self.balance is None:
-            return super().turns(pieces, generator_turn)
-        return balanced_turns(self.balance, self, self.loss, pieces, generator_turn)
-
     def play(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         generator_turn = self.generator_turn()
         values: dict[str, Tensor] = {}
@@ -376,9 +371,6 @@ class LAPGAN(AdversarialModel, Decodes, HasTrajectory, EstimatesLevels):
             found = self.duel(image, rung, generator_turn, *players)
             values |= {f"level{level}/{name}": value for name, value in found.items()}
         return values | self._sums(values)
-
-    def takes_critic(self) -> bool:
-        return self.balance is None  # rules compare losses that a critic does not have
 
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}

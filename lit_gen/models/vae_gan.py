@@ -8,7 +8,6 @@ Departures: the networks move one after the other, the discriminator first, each
 (algorithm 1 moves all three at once), and learning rates stay as they are unless a schedule is given.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.optim import RMSprop
 
-from lit_gen.models.adversarial import Piece, Player, Turns, check_clip
+from lit_gen.models.adversarial import Piece, Player, check_clip
 from lit_gen.models.adversarial_losses import AdversarialLossFactory, Minimax
-from lit_gen.models.balance import BalancingRuleFactory, balanced_turns, build_balance
+from lit_gen.models.balance import Balanced, BalancingRuleFactory, build_balance
 from lit_gen.models.base import Encodes, Reconstructs
 from lit_gen.models.gan import GAN
 from lit_gen.models.image_distances import ImageDistanceFactory
@@ -39,7 +38,7 @@ from lit_gen.networks import (
 from lit_gen.objectives import DiscriminatorTerms, half_squares, kl_divergence
 
 
-class VAEGAN(GAN, Encodes, Reconstructs):
+class VAEGAN(Balanced, GAN, Encodes, Reconstructs):
     """VAE and GAN with one network for decoder and generator (Larsen et al. 2016).
 
     Images are compared with their reconstructions by what an inner layer of the discriminator sees in both: a Gaussian
@@ -237,11 +236,6 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         penalty = super().penalty(torch.cat([images, images]), fakes, condition)
         return None if penalty is None else _pairs(penalty).mean(0)
 
-    def turns(self, pieces: Sequence[Piece], generator_turn: bool) -> Turns:
-        if self.balance is None:
-            return super().turns(pieces, generator_turn)
-        return balanced_turns(self.balance, self, self.loss, pieces, generator_turn)
-
     def play(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         pieces = self._pieces(images, condition, min(self.micro_batches, len(images)), keep_graph=False)
         turns = self.turns(pieces, self.generator_turn())
@@ -274,9 +268,6 @@ class VAEGAN(GAN, Encodes, Reconstructs):
         errors = self.errors(piece.images, fakes[: len(piece.images)], features)
         loss = _pairs(self.loss.generator(logits[len(piece.images) :])).sum(0)
         return self.gamma * self.error(errors) + loss, {"generator_loss": loss, **errors}
-
-    def takes_critic(self) -> bool:
-        return self.balance is None  # rules compare losses that a critic does not have
 
     def judge(self, images: Tensor, condition: Any = None) -> dict[str, Tensor]:
         posterior = self.encode(images, condition)
