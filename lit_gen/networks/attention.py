@@ -6,11 +6,12 @@ Gregor, Danihelka, Graves, Rezende & Wierstra 2015, DRAW: a recurrent neural net
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import threshold
 
 from lit_gen.networks.network import Recorded, Shape, full_precision
@@ -39,6 +40,37 @@ class Window(NamedTuple):
         """(B, 4) the pixels from the first filters to the last as (x0, y0, x1, y1): a pixel a goes from a to a + 1."""
         reach = (0.5 * (self.grid_size - 1) * self.stride)[:, None]
         return torch.cat([self.centre - reach, self.centre + reach + 1], 1)
+
+
+class GaussianRows(torch.autograd.Function):
+    """Gaussians over pixels that sum to one: exp(-(a - mean)^2 / (2 std^2)), normalized (equations 25 and 26).
+
+    With its gradient written out, this takes a third of the operations that autograd would. There is no gradient of the
+    gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, means: Tensor, std: Tensor, pixels: Tensor, outside: Tensor | None) -> Tensor:
+        """``(B, 2, N, L)`` for means ``(B, 2, N)``, std ``(B,)``, pixels ``(L,)`` and -inf where an axis has none."""
+        std = std[:, None, None, None]
+        distances = (pixels - means[..., None]).div_(math.sqrt(2) * std)
+        exponents = distances.square().neg_()
+        weights = torch.softmax(exponents if outside is None else exponents + outside, -1)
+        # The tails of sharp filters would be subnormal numbers, or make them of products, at which processors crawl.
+        weights = threshold(weights, torch.finfo(weights.dtype).tiny ** (1 / 3), 0.0)
+        ctx.save_for_backward(weights, distances, std)
+        return weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        weights, distances, std = ctx.saved_tensors
+        product = gradient * weights
+        of_exponents = product.addcmul_(weights, product.sum(-1, keepdim=True), value=-1)
+        slopes = of_exponents * distances
+        of_means = slopes.sum(-1) * (math.sqrt(2) / std[..., 0])
+        of_std = 2 * (slopes * distances).sum((1, 2, 3)) / std[:, 0, 0, 0]
+        return of_means, of_std, None, None
 
 
 class FilterBank(nn.Module):
@@ -89,39 +121,33 @@ class FilterBank(nn.Module):
     def filters(self, window: Window) -> tuple[Tensor, Tensor]:
         """F_Y ``(B, N, H)`` and F_X ``(B, N, W)``, whose rows sum to one (equations 25 and 26)."""
         means = window.centre[:, :, None] + window.stride[:, None, None] * self.offsets  # (B, 2, N), 19 and 20
-        distances = (self.pixels - means[..., None]) / (math.sqrt(2) * window.std)[:, None, None, None]
-        exponents = -distances.square()
-        if self.outside is not None:
-            exponents = exponents + self.outside
-        weights = torch.softmax(exponents, -1)
-        # The tails of sharp filters would be subnormal numbers, or make them of products, at which processors crawl.
-        weights = threshold(weights, torch.finfo(weights.dtype).tiny ** (1 / 3), 0.0)
+        weights = GaussianRows.apply(means, window.std, self.pixels, self.outside)
         filter_x, filter_y = weights.unbind(1)
         height, width = self.image_size
         return filter_y[:, :, :height], filter_x[:, :, :width]
 
     def read(self, images: Tensor, window: Window) -> Tensor:
         """gamma F_Y x F_X^T of every channel: ``(B, C, H, W) -> (B, C, N, N)`` (equation 27)."""
-        channels, height, width = images.shape[1:]
-        size = self.grid_size
-        with torch.autocast(images.device.type, enabled=False):
+        return self.read_all([images], window)
+
+    def read_all(self, images: Sequence[Tensor], window: Window) -> Tensor:
+        """The same of several batches of images, their channels one after another; filters are made once.
+
+        The first product, of few rows with long ones, is the fastest that processors have for so small filters.
+        """
+        with torch.autocast(window.std.device.type, enabled=False):
             filter_y, filter_x = self.filters(window)
-            # As two products of whole batches; the first as the images lie in memory.
-            columns = images.reshape(-1, channels * height, width) @ filter_x.mT  # (B, C H, N)
-            columns = columns.view(-1, channels, height, size).transpose(1, 2).flatten(2)  # (B, H, C N)
-            patches = filter_y @ columns * window.intensity[:, None, None]  # (B, N, C N)
-            return patches.view(-1, size, channels, size).transpose(1, 2)
+            rows = torch.cat([filter_y[:, None] @ batch for batch in images], 1)  # (B, C, N, W)
+            patches = rows.flatten(1, 2) @ filter_x.mT * window.intensity[:, None, None]  # (B, C N, N)
+            return patches.unflatten(1, rows.shape[1:3])
 
     def write(self, patches: Tensor, window: Window) -> Tensor:
         """1 / gamma F_Y^T w F_X of every channel: ``(B, C, N, N) -> (B, C, H, W)`` (equation 29)."""
-        channels, (height, width) = patches.shape[1], self.image_size
-        size = self.grid_size
         with torch.autocast(patches.device.type, enabled=False):
             filter_y, filter_x = self.filters(window)
             scaled = full_precision(patches) / window.intensity[:, None, None, None]
-            rows = filter_y.mT @ scaled.transpose(1, 2).flatten(2)  # (B, H, C N)
-            rows = rows.view(-1, height, channels, size).transpose(1, 2).reshape(-1, channels * height, size)
-            return (rows @ filter_x).view(-1, channels, height, width)
+            columns = filter_y.mT[:, None] @ scaled  # (B, C, H, N)
+            return (columns.flatten(1, 2) @ filter_x).unflatten(1, columns.shape[1:3])
 
 
 class Glimpse(NamedTuple):
@@ -243,7 +269,7 @@ class AttentiveReader(Reader):
 
     def forward(self, images: Tensor, error: Tensor, hidden: Tensor) -> Glimpse:
         window = self.filter_bank.window(self.linear(hidden))
-        return Glimpse(self.filter_bank.read(torch.cat([images, error], 1), window).flatten(1), window)
+        return Glimpse(self.filter_bank.read_all([images, error], window).flatten(1), window)
 
 
 class AttentiveWriter(Writer):
