@@ -133,9 +133,9 @@ class HeldOutViews(EvaluationCallback):
         assert isinstance(pl_module, GeneratesViews)
         with evaluation(pl_module, 0):
             own = pl_module.render_views(target.views)
-        wanted = Views(*(part.cpu() for part in target.views))
+        wanted = Views(target.classes.cpu(), target.azimuth.float().cpu(), target.elevation.float().cpu())
         shown = [RenderedViews(*(part.cpu() for part in own)), seen.nearest(wanted), seen.interpolated(wanted)]
-        true, masks = images.cpu(), target.mask.cpu()
+        true, masks = images.float().cpu(), target.mask.float().cpu()
         few = seen.views_of(wanted.classes) < self._most
         for name, one in zip(ROWS, shown, strict=True):
             errors = view_errors(one, true, masks)

@@ -120,10 +120,10 @@ class ChairGenerator(GenerativeModel, Conditional, GeneratesViews):
         classes = condition.classes
         if not classes.is_floating_point():
             classes = one_hot(classes, self.num_classes)
-        view = encode_view(condition.azimuth, condition.elevation)
+        view = encode_view(condition.azimuth, condition.elevation).to(self.dtype)
         if parameters is None:
             parameters = view.new_zeros(len(view), self.transformation.num_parameters)
-        return self.network(classes.to(view), view, parameters)
+        return self.network(classes.to(view), view, parameters.to(view))
 
     @torch.no_grad()
     def render_views(self, views: Views) -> RenderedViews:
@@ -204,7 +204,7 @@ class ChairGenerator(GenerativeModel, Conditional, GeneratesViews):
     def _evaluate(self, stage: str, batch: Batch) -> None:
         """The terms of images as they are."""
         images, _ = self.unpack(batch)
-        none = images.new_zeros(len(images), self.transformation.num_parameters)
+        none = torch.zeros(len(images), self.transformation.num_parameters, dtype=torch.float32, device=images.device)
         self.log_evaluation(stage, self.objective(images, self._views_of(batch[1]), none)._asdict(), len(images))
 
     def configure_optimizers(self) -> Any:

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,11 +28,14 @@ class Transformation(Recorded, ABC):
         Args:
             masks: where the objects are, which should not leave the frame.
             step: training steps so far.
+
+        Returns:
+            float32, whatever the precision of the masks.
         """
 
     @abstractmethod
     def __call__(self, images: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Images ``(B, C, H, W)`` and masks ``(B, 1, H, W)`` in [0, 1], transformed."""
+        """Images ``(B, C, H, W)`` and masks ``(B, 1, H, W)`` in [0, 1], transformed, of the parameters' precision."""
 
 
 TransformationFactory = Callable[[], Transformation]
@@ -43,7 +47,7 @@ class NoTransformation(Transformation):
     num_parameters = 0
 
     def draw(self, masks: Tensor, step: int) -> Tensor:
-        return masks.new_zeros(len(masks), 0)
+        return torch.zeros(len(masks), 0, dtype=torch.float32, device=masks.device)
 
     def __call__(self, images: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         return images, masks
@@ -101,9 +105,11 @@ class PublishedTransformation(Transformation):
     def draw(self, masks: Tensor, step: int) -> Tensor:
         share = 1.0 if self.ramp is None else 2 / (1 + math.exp(-self.ramp * step)) - 1
         total = len(masks)
-        ranges = share * masks.new_tensor(self.ranges)
-        uniform = torch.rand(TRIES, total, len(self.ranges), device=masks.device)
-        mirrored = (torch.rand(TRIES, total, 1, device=masks.device) < self.mirror).to(masks.dtype)
+        # Where training is in half precision throughout, the default type is half too.
+        full: dict[str, Any] = {"dtype": torch.float32, "device": masks.device}
+        ranges = share * torch.tensor(self.ranges, **full)
+        uniform = torch.rand(TRIES, total, len(self.ranges), **full)
+        mirrored = (torch.rand(TRIES, total, 1, **full) < self.mirror).float()
         tries = torch.cat([mirrored, (2 * uniform - 1) * ranges], 2)
         fits = torch.stack([self.fits(masks, some) for some in tries])  # (TRIES, B)
         first = fits.to(torch.uint8).argmax(0).where(fits.any(0), TRIES - 1)
@@ -115,15 +121,22 @@ class PublishedTransformation(Transformation):
         spans = []
         for side in (3, 2):  # across, then down
             covered = masks.amax((1, 5 - side)) > 0.5  # (B, side)
-            middles = (torch.arange(covered.shape[1], device=masks.device) + 0.5) * (2 / covered.shape[1]) - 1
+            numbers = torch.arange(covered.shape[1], dtype=torch.float32, device=masks.device)
+            middles = (numbers + 0.5) * (2 / covered.shape[1]) - 1
             spans.append((middles.where(covered, 1).amin(1), middles.where(covered, -1).amax(1)))
         (left, right), (top, bottom) = spans
-        one = torch.ones_like(left)
-        corners = torch.stack([torch.stack([x, y, one], 1) for x in (left, right) for y in (top, bottom)], 2)
-        last = corners.new_tensor([[[0.0, 0, 1]]]).expand(len(masks), -1, -1)
-        backward = torch.cat([self.affine(parameters), last], 1)
-        moved = torch.linalg.solve(backward, corners)[:, :2]
+        corners = torch.stack([torch.stack([x, y], 1) for x in (left, right) for y in (top, bottom)], 2)
+        moved = self.forward_places(parameters, corners)
         return (moved.abs() <= 1).all(2).all(1)
+
+    def forward_places(self, parameters: Tensor, places: Tensor) -> Tensor:
+        """Where places in the image ``(B, 2, P)``, coordinates from -1 to 1, are in the result."""
+        backward = self.affine(parameters)
+        (a, b, right), (c, d, down) = (row.unbind(1) for row in backward.unbind(1))
+        x, y = places[:, 0] - right[:, None], places[:, 1] - down[:, None]
+        inverse = [[d, -b], [-c, a]]
+        determinant = (a * d - b * c)[:, None]
+        return torch.stack([(p[:, None] * x + q[:, None] * y) / determinant for p, q in inverse], 1)
 
     def affine(self, parameters: Tensor) -> Tensor:
         """From places in the result to places in the image, ``(B, 2, 3)``, coordinates from -1 to 1."""
@@ -140,14 +153,14 @@ class PublishedTransformation(Transformation):
     def colours(self, parameters: Tensor) -> Tensor:
         """Matrices ``(B, 3, 3)`` of colours: lightness times (the grey part, and saturation times the turned rest)."""
         lightness, saturation, hue = parameters[:, 6:9].unbind(1)
-        grey = torch.full((3, 3), 1 / 3, device=parameters.device)
-        rest = torch.eye(3, device=parameters.device) - grey
+        grey = parameters.new_full((3, 3), 1 / 3)
+        rest = torch.eye(3, dtype=parameters.dtype, device=parameters.device) - grey
         cross = parameters.new_tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
         turned = hue.cos()[:, None, None] * rest + hue.sin()[:, None, None] * cross
         return lightness.exp()[:, None, None] * (grey + saturation.exp()[:, None, None] * turned)
 
     def __call__(self, images: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        both = torch.cat([images, masks], 1)
+        both = torch.cat([images, masks], 1).to(parameters)
         places = F.affine_grid(self.affine(parameters), list(both.shape), align_corners=False)
         moved = F.grid_sample(both, places, align_corners=False)
         still = (parameters[:, :6] == 0).all(1)[:, None, None, None]

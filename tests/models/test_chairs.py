@@ -2,12 +2,14 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
 
+from lit_gen.callbacks import HeldOutViews
 from lit_gen.cli.command import main
 from lit_gen.data import Synthetic, SyntheticChairs
 from lit_gen.models import ChairGenerator, FusedAdam, NoTransformation, PublishedTransformation
@@ -128,6 +130,20 @@ def test_targets_without_views_are_refused() -> None:
 def trainer(folder: Path, **arguments: object) -> pl.Trainer:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     return pl.Trainer(default_root_dir=folder, inference_mode=False, **quiet, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
+def test_half_precision(tmp_path: Path, precision: Any) -> None:
+    data = SyntheticChairs(3, grid=12, azimuths=4, held_out_every=2, image_size=16, batch_size=16)
+    model = chairs(transformation=lambda: PublishedTransformation(ramp=None))
+    before = [part.clone() for part in model.parameters()]
+    run = trainer(tmp_path, max_epochs=1, enable_checkpointing=False, precision=precision, callbacks=[HeldOutViews()])
+    run.fit(model, data)
+    assert all(part.isfinite().all() for part in model.parameters())
+    assert not all(torch.equal(old, new) for old, new in zip(before, model.cpu().float().parameters()))
+    (results,) = run.test(model, data, verbose=False)
+    assert all(map(math.isfinite, results.values()))
+    assert {"test/loss", "test/view_psnr", "test/nearest_view_psnr", "test/interpolated_view_psnr"} <= set(results)
 
 
 def test_a_few_views_are_learned_by_heart() -> None:

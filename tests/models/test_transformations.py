@@ -71,6 +71,30 @@ def test_objects_stay_in_the_frame() -> None:
     assert not FULL.fits(masks, torch.tensor([[0, 0.6, 0, 0, 0, 0, 0, 0, 0.0]]).expand(200, -1)).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_drawn_is_full_precision_whatever_the_masks_are(dtype: torch.dtype) -> None:
+    masks = torch.zeros(50, 1, 16, 16, dtype=dtype)
+    masks[:, :, 5:9, 4:12] = 1
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        parameters = FULL.draw(masks, 0)
+        images, moved = FULL(masks.expand(-1, 3, -1, -1), masks, parameters)
+    finally:
+        torch.set_default_dtype(before)
+    assert parameters.dtype == images.dtype == moved.dtype == torch.float32
+    assert parameters[:, 1:].unique().numel() == 50 * 8, "not rounded"
+
+
+def test_places_move_forward_as_the_inverse_says() -> None:
+    torch.manual_seed(0)
+    parameters = torch.cat([torch.tensor([[0.0], [1.0]]).repeat(5, 1), 0.5 * torch.randn(10, 8)], 1).double()
+    places = torch.randn(10, 2, 6).double()
+    moved = torch.cat([FULL.forward_places(parameters, places), torch.ones(10, 1, 6)], 1)
+    torch.testing.assert_close(FULL.affine(parameters) @ moved, places)
+
+
 def test_ranges_grow_with_the_steps() -> None:
     masks = torch.zeros(500, 1, 8, 8)
     masks[:, :, 3:5, 3:5] = 1
