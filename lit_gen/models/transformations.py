@@ -126,27 +126,35 @@ class PublishedTransformation(Transformation):
             spans.append((middles.where(covered, 1).amin(1), middles.where(covered, -1).amax(1)))
         (left, right), (top, bottom) = spans
         corners = torch.stack([torch.stack([x, y], 1) for x in (left, right) for y in (top, bottom)], 2)
-        moved = self.forward_places(parameters, corners)
+        moved = self.forward_places(parameters, corners, (masks.shape[2], masks.shape[3]))
         return (moved.abs() <= 1).all(2).all(1)
 
-    def forward_places(self, parameters: Tensor, places: Tensor) -> Tensor:
-        """Where places in the image ``(B, 2, P)``, coordinates from -1 to 1, are in the result."""
-        backward = self.affine(parameters)
+    def forward_places(self, parameters: Tensor, places: Tensor, size: tuple[int, int]) -> Tensor:
+        """Where places in images of this height and width, ``(B, 2, P)`` from -1 to 1, are in the result."""
+        backward = self.affine(parameters, size)
         (a, b, right), (c, d, down) = (row.unbind(1) for row in backward.unbind(1))
         x, y = places[:, 0] - right[:, None], places[:, 1] - down[:, None]
         inverse = [[d, -b], [-c, a]]
         determinant = (a * d - b * c)[:, None]
         return torch.stack([(p[:, None] * x + q[:, None] * y) / determinant for p, q in inverse], 1)
 
-    def affine(self, parameters: Tensor) -> Tensor:
-        """From places in the result to places in the image, ``(B, 2, 3)``, coordinates from -1 to 1."""
+    def affine(self, parameters: Tensor, size: tuple[int, int]) -> Tensor:
+        """From places in the result to places in the image, ``(B, 2, 3)``, coordinates from -1 to 1.
+
+        Args:
+            parameters: ``(B, num_parameters)``.
+            size: height and width of the images.
+        """
         mirrored, right, down, angle, zoom, squeeze = parameters[:, :6].unbind(1)
         across = (1 - 2 * mirrored) * torch.exp(-zoom - squeeze / 2)
         upright = torch.exp(-zoom + squeeze / 2)
         cos, sin = angle.cos(), angle.sin()
+        # Coordinates from -1 to 1 are stretched where images are not square: angles are those between pixels.
+        height, width = size
+        down_sin, across_sin = (height / width) * sin, (width / height) * sin
         # Undo the translation, then the rotation, then zoom and mirror. Products one by one: a matrix product would be
         # rounded where training is in half precision.
-        rows = torch.stack([across * cos, -across * sin, upright * sin, upright * cos], 1).view(-1, 2, 2)
+        rows = torch.stack([across * cos, -across * down_sin, upright * across_sin, upright * cos], 1).view(-1, 2, 2)
         shift = (rows * 2 * torch.stack([right, down], 1)[:, None]).sum(2, keepdim=True)
         return torch.cat([rows, -shift], 2)
 
@@ -161,7 +169,8 @@ class PublishedTransformation(Transformation):
 
     def __call__(self, images: Tensor, masks: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         both = torch.cat([images, masks], 1).to(parameters)
-        places = F.affine_grid(self.affine(parameters), list(both.shape), align_corners=False)
+        affine = self.affine(parameters, (both.shape[2], both.shape[3]))
+        places = F.affine_grid(affine, list(both.shape), align_corners=False)
         moved = F.grid_sample(both, places, align_corners=False)
         still = (parameters[:, :6] == 0).all(1)[:, None, None, None]
         moved = both.where(still, moved)  # exactly, not but for rounding

@@ -91,8 +91,34 @@ def test_places_move_forward_as_the_inverse_says() -> None:
     torch.manual_seed(0)
     parameters = torch.cat([torch.tensor([[0.0], [1.0]]).repeat(5, 1), 0.5 * torch.randn(10, 8)], 1).double()
     places = torch.randn(10, 2, 6).double()
-    moved = torch.cat([FULL.forward_places(parameters, places), torch.ones(10, 1, 6)], 1)
-    torch.testing.assert_close(FULL.affine(parameters) @ moved, places)
+    size = (48, 20)
+    moved = torch.cat([FULL.forward_places(parameters, places, size), torch.ones(10, 1, 6)], 1)
+    torch.testing.assert_close(FULL.affine(parameters, size) @ moved, places)
+
+
+def test_turning_keeps_shapes_where_images_are_not_square() -> None:
+    block = torch.zeros(1, 4, 64, 32)
+    block[:, :, 28:36, 8:24] = 1
+    turned = changed(block, rotation=math.pi / 2)[0, 3] > 0.5
+    assert (turned.any(1).sum(), turned.any(0).sum()) == (16, 8)
+    # Against the pixels' own coordinates: x to the right, y upwards, counter-clockwise.
+    angle = 0.4
+    found = changed(block, rotation=angle, right=1 / 8, down=1 / 16)[0, 3]
+    x, y = torch.meshgrid(torch.arange(32) - 15.5 - 4, 31.5 + 4 - torch.arange(64), indexing="xy")
+    back_x = math.cos(angle) * x + math.sin(angle) * y
+    back_y = math.cos(angle) * y - math.sin(angle) * x
+    inside = (back_x.abs() < 8) & (back_y.abs() < 4)
+    assert ((found > 0.5) == inside).float().mean() > 0.99
+
+
+def test_whether_an_object_fits_is_judged_where_it_is_drawn() -> None:
+    # Upright, 40 of 64 pixels; lying, it would need 40 of 32.
+    masks = torch.zeros(2, 1, 64, 32)
+    masks[:, :, 12:52, 12:20] = 1
+    parameters = torch.zeros(2, 9)
+    parameters[0, 3] = math.pi / 2
+    parameters[1, 3] = 0.2
+    assert FULL.fits(masks, parameters).tolist() == [False, True]
 
 
 def test_ranges_grow_with_the_steps() -> None:
