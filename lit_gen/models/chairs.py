@@ -23,6 +23,8 @@ from lit_gen.models.transformations import PublishedTransformation, Transformati
 from lit_gen.networks import Shape, UpConvFactory, UpConvNetwork, build
 from lit_gen.views import Views, ViewTarget, encode_view
 
+VIEW_FIELDS: dict[str, type] = {"class": int, "azimuth": float, "elevation": float}
+
 
 class TwoStreamTerms(NamedTuple):
     """Of each image, ``(B,)``."""
@@ -30,6 +32,13 @@ class TwoStreamTerms(NamedTuple):
     loss: Tensor  # the weighted sum of the others
     image_error: Tensor  # half the squared error, summed over pixels and channels
     mask_error: Tensor  # the same of the mask, in as many copies as the image has channels
+
+
+class TransformedViews(NamedTuple):
+    """Views of B objects, in transformations."""
+
+    views: Views
+    parameters: Tensor  # (B, num_parameters)
 
 
 def two_stream_loss(
@@ -53,8 +62,9 @@ def two_stream_loss(
 class ChairGenerator(GenerativeModel, Conditional, GeneratesViews):
     """Decoder from class, view and transformation to image and mask (Dosovitskiy et al. 2015).
 
-    It is trained on every image in a random transformation whose parameters it is told; samples are those of none.
-    Between classes and between views it interpolates: a condition may be a mixture of classes, from anywhere.
+    It is trained on every image in a random transformation whose parameters it is told; samples are those of none,
+    unless a condition names some (:attr:`condition_fields`). Between classes and between views it interpolates: a
+    condition may be a mixture of classes, from anywhere.
 
     Example:
         >>> model = ChairGenerator((3, 64, 64), num_classes=5)
@@ -73,8 +83,6 @@ class ChairGenerator(GenerativeModel, Conditional, GeneratesViews):
         optimizer: takes the parameters.
         lr_scheduler: takes the optimizer; stepped after each epoch.
     """
-
-    condition_fields = {"class": int, "azimuth": float, "elevation": float}
 
     def __init__(
         self,
@@ -126,31 +134,47 @@ class ChairGenerator(GenerativeModel, Conditional, GeneratesViews):
         return self.network(classes.to(view), view, parameters.to(view))
 
     @torch.no_grad()
-    def render_views(self, views: Views) -> RenderedViews:
-        image, copies = self.generate(views)
+    def render_views(self, views: Views, parameters: Tensor | None = None) -> RenderedViews:
+        """Images and masks, in the transformation with these parameters ``(B, num_parameters)``. Default: in none."""
+        image, copies = self.generate(views, parameters)
         mask = copies.float().mean(1, keepdim=True).clamp(0, 1)
         return RenderedViews((image.float() * mask + (1 - mask)).clamp(0, 1), mask)
 
     def draw(self, num_samples: int, condition: Any = None) -> Tensor:
+        if isinstance(condition, TransformedViews):
+            return self.render_views(*condition).images
         return self.render_views(condition).images
 
     # ---- conditions
 
-    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Views:
-        """What is not given is drawn: the class from all, the view from those in training."""
+    @property
+    def condition_fields(self) -> dict[str, type]:
+        """Class, azimuth and elevation in degrees, and what the transformation knows by name."""
+        return {**VIEW_FIELDS, **self.transformation.fields}
+
+    def make_condition(self, fields: dict[str, Any], num_samples: int) -> Views | TransformedViews:
+        """What is not given is drawn, the class from all, the view from those in training; or changes nothing."""
+        for name in fields:
+            if name not in self.condition_fields:
+                known = ", ".join(self.condition_fields)
+                raise ValueError(f"{name} is unknown to this {type(self).__name__}, it takes {known}")
         drawn = self.sample_condition(num_samples)
-        number, azimuth, elevation = (fields.get(name) for name in self.condition_fields)
+        number, azimuth, elevation = (fields.get(name) for name in VIEW_FIELDS)
         if number is not None and not 0 <= number < self.num_classes:
             raise ValueError(f"class must lie in 0..{self.num_classes - 1}, got {number}")
         if azimuth is not None and not math.isfinite(azimuth):
             raise ValueError(f"azimuth must be finite, in degrees, got {azimuth}")
         if elevation is not None and not -90 <= elevation <= 90:
             raise ValueError(f"elevation must lie in -90..90 degrees, got {elevation}")
-        return Views(
+        views = Views(
             drawn.classes if number is None else torch.full((num_samples,), number),
             drawn.azimuth if azimuth is None else torch.full((num_samples,), math.radians(azimuth)),
             drawn.elevation if elevation is None else torch.full((num_samples,), math.radians(elevation)),
         )
+        numbers = {name: value for name, value in fields.items() if name not in VIEW_FIELDS}
+        if not numbers:
+            return views
+        return TransformedViews(views, self.transformation.named(numbers).repeat(num_samples, 1))
 
     def sample_condition(self, num_samples: int) -> Views:
         """Any class, from one of the views in training."""

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,12 @@ from torch.nn import functional as F
 
 from lit_gen.networks import Recorded
 
+NAMES = (
+    "mirror", "translation_x", "translation_y", "rotation", "zoom", "squeeze", "lightness", "saturation", "hue"
+)  # fmt: skip
+"""Of the numbers of the published vector, in its order."""
+FACTORS = ("zoom", "squeeze", "lightness", "saturation")
+"""Of these the vector has the logs; by name they are factors."""
 TRIES = 20
 """An object that leaves the frame is given another transformation, up to so many times."""
 
@@ -20,6 +26,19 @@ class Transformation(Recorded, ABC):
 
     num_parameters: int
     """Length of the vector; 0 where nothing ever changes."""
+
+    @property
+    def fields(self) -> dict[str, type]:
+        """Names and types of what :meth:`named` takes; a transformation that knows none has nothing to override."""
+        return {}
+
+    def named(self, numbers: Mapping[str, float]) -> Tensor:
+        """The vector ``(num_parameters,)``, float32, of numbers by their names; what is not named changes nothing.
+
+        Raises:
+            ValueError: a number outside of what training draws; names it and the range.
+        """
+        return torch.zeros(self.num_parameters, dtype=torch.float32)
 
     @abstractmethod
     def draw(self, masks: Tensor, step: int) -> Tensor:
@@ -61,6 +80,10 @@ class PublishedTransformation(Transformation):
     (radians about the grey axis). All but the mirror are uniform within plus and minus their range; the ranges grow
     from 0 with the steps as 2 / (1 + exp(-ramp step)) - 1.
 
+    By name (:meth:`named`; ``lit-gen sample --condition rotation=0.1 zoom=1.2``) they are ``mirror``,
+    ``translation_x``, ``translation_y``, ``rotation``, ``zoom``, ``squeeze``, ``lightness``, ``saturation`` and
+    ``hue``, in the same units; but zoom, squeeze, lightness and saturation are factors: 1 changes nothing.
+
     The published vector has 28 numbers, many of them colour factors of single channels; here colour is three numbers.
 
     Args:
@@ -101,6 +124,26 @@ class PublishedTransformation(Transformation):
         self.ranges = ranges
         self.ramp = ramp
         self.num_parameters = length
+
+    @property
+    def fields(self) -> dict[str, type]:
+        return {name: int if name == "mirror" else float for name in NAMES}
+
+    def named(self, numbers: Mapping[str, float]) -> Tensor:
+        vector = torch.zeros(self.num_parameters, dtype=torch.float32)
+        bounds = dict(zip(NAMES, [1.0 if self.mirror else 0.0, *self.ranges], strict=True))
+        for name, number in numbers.items():
+            low, high = (-bounds[name], bounds[name]) if name != "mirror" else (0.0, bounds[name])
+            if name in FACTORS:
+                low, high = math.exp(low), math.exp(high)
+            slack = 1e-3 * high  # the message rounds the bounds, and what it shows is taken
+            half = name == "mirror" and number not in (0, 1)
+            if half or not low - slack <= number <= high + slack:
+                wanted = f"be {high:.4g}" if low == high else f"lie in {low:.4g}..{high:.4g}"
+                wanted = "be 0 or 1" if name == "mirror" and high else wanted
+                raise ValueError(f"{name} must {wanted}, as training has it; got {number:g}")
+            vector[NAMES.index(name)] = math.log(number) if name in FACTORS else number
+        return vector
 
     def draw(self, masks: Tensor, step: int) -> Tensor:
         share = 1.0 if self.ramp is None else 2 / (1 + math.exp(-self.ramp * step)) - 1

@@ -13,7 +13,7 @@ from lit_gen.callbacks import HeldOutViews
 from lit_gen.cli.command import main
 from lit_gen.data import Synthetic, SyntheticChairs
 from lit_gen.models import ChairGenerator, FusedAdam, NoTransformation, PublishedTransformation
-from lit_gen.models.chairs import two_stream_loss
+from lit_gen.models.chairs import TransformedViews, two_stream_loss
 from lit_gen.networks import Shape, UpConvNetwork
 from lit_gen.views import Views, ViewTarget, encode_view
 
@@ -118,6 +118,47 @@ def test_conditions() -> None:
             model.make_condition(fields, 1)
 
 
+def test_transformations_are_conditions() -> None:
+    model = chairs(transformation=lambda: PublishedTransformation(zoom=0.3, hue=0, length=12))
+    named = {"mirror": 1, "translation_x": 0.1, "rotation": -0.15, "zoom": 1.2, "lightness": 0.8}
+    condition = model.make_condition({"class": 2, "azimuth": 90.0, "elevation": 20.0, **named}, 3)
+    wanted = torch.zeros(3, 12)
+    wanted[:, :7] = torch.tensor([1, 0.1, 0, -0.15, math.log(1.2), 0, math.log(0.8)])
+    assert isinstance(condition, TransformedViews)
+    torch.testing.assert_close(condition.parameters, wanted)
+    torch.testing.assert_close(
+        model.sample(3, condition), model.render_views(condition.views, wanted).images, atol=0, rtol=0
+    )
+    assert not torch.equal(model.sample(3, condition), model.sample(3, condition.views))
+    neutral = dict.fromkeys(("zoom", "squeeze", "lightness", "saturation"), 1.0)
+    still = model.make_condition({"class": 2, **neutral, "mirror": 0, "hue": 0.0, "translation_y": 0.0}, 1)
+    assert isinstance(still, TransformedViews)
+    assert not still.parameters.any()
+    assert isinstance(model.make_condition({"zoom": 1.35}, 1), TransformedViews), "the bound as messages show it"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rotation": 0.3}, r"rotation must lie in -0\.2\.\.0\.2, as training has it; got 0\.3"),
+        ({"zoom": 1.4}, r"zoom must lie in 0\.7408\.\.1\.35, as training has it; got 1\.4"),
+        ({"zoom": -1.0}, r"zoom must lie in"),
+        ({"squeeze": math.nan}, r"squeeze must lie in"),
+        ({"mirror": 2}, r"mirror must be 0 or 1"),
+        ({"mirror": 0.5}, r"mirror must be 0 or 1"),
+        ({"hue": 0.1}, r"hue must be 0, as training has it; got 0\.1"),
+        ({"twist": 1.0}, r"twist is unknown to this ChairGenerator, it takes class, azimuth, .*, hue"),
+    ],
+)
+def test_impossible_transformations_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chairs(transformation=lambda: PublishedTransformation(hue=0)).make_condition(fields, 1)
+
+
+def test_a_model_without_transformations_has_no_such_conditions() -> None:
+    assert set(chairs(transformation=NoTransformation).condition_fields) == {"class", "azimuth", "elevation"}
+
+
 def test_targets_without_views_are_refused() -> None:
     with pytest.raises(ValueError, match="must be views with masks, got a tensor"):
         chairs().target_condition(torch.zeros(3).long())
@@ -162,7 +203,9 @@ def test_a_few_views_are_learned_by_heart() -> None:
     assert (mask - target.mask).square().mean() < 0.1 * target.mask.square().mean()
 
 
-def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_from_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     data = ["--data=SyntheticChairs", "--data.num_objects=4", "--data.azimuths=4", "--data.grid=12"]
     data += ["--data.image_size=16", "--data.held_out_every=2", "--data.batch_size=8"]
@@ -175,6 +218,14 @@ def test_sampling_from_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main([*sample, "-o", "one", "--condition", "class=3", "azimuth=40", "elevation=20"]) == 0
     assert (tmp_path / "one" / "000001.png").read_bytes() == (tmp_path / "one" / "000000.png").read_bytes()
     assert main([*sample, "-o", "any"]) == 0
+    view = ["class=3", "azimuth=40", "elevation=20"]
+    assert main([*sample, "-o", "turned", "--condition", *view, "rotation=0.1", "zoom=1.2"]) == 0
+    assert (tmp_path / "turned" / "000000.png").read_bytes() != (tmp_path / "one" / "000000.png").read_bytes()
+    capsys.readouterr()
+    assert main([*sample, "-o", "far", "--condition", *view, "rotation=3"]) != 0
+    assert "rotation must lie in -0.2..0.2, as training has it; got 3" in capsys.readouterr().err
+    assert main([*sample, "-o", "far", "--condition", "rotate=1"]) != 0
+    assert "takes class=<int>, azimuth=<float>, elevation=<float>, mirror=<int>," in capsys.readouterr().err
 
 
 def test_images_without_views_are_refused_in_training(tmp_path: Path) -> None:
