@@ -53,9 +53,12 @@ class SeenViews:
         self.masks = torch.cat([_bytes(target.mask) for target in targets])
         self.views = Views(*(torch.cat([part.cpu() for part in parts]) for parts in zip(*(t.views for t in targets))))
 
-    def views_of(self, number: Tensor) -> Tensor:
-        """How many views of each of these classes ``(B,)`` there are."""
-        return (self.views.classes == number[:, None]).sum(1)
+        _, counts = self.views.classes.unique(return_counts=True)
+        self._most = int(counts.max())
+
+    def few(self, number: Tensor) -> Tensor:
+        """Which of these classes ``(B,)`` have fewer views than others: bool ``(B,)``."""
+        return (self.views.classes == number[:, None]).sum(1) < self._most
 
     def nearest(self, wanted: Views) -> RenderedViews:
         """Of the same class, the view from the direction with the smallest angle to that wanted."""
@@ -63,16 +66,28 @@ class SeenViews:
         return self._shown(closeness.where(self._same(wanted), -2).argmax(1))
 
     def interpolated(self, wanted: Views) -> RenderedViews:
-        """Pixels between the two neighbours in azimuth, of the same class, at the elevation next to that wanted."""
-        off = (self.views.elevation - wanted.elevation[:, None]).abs().where(self._same(wanted), math.inf)
-        level = off <= off.amin(1, keepdim=True) + ROUNDING
+        """Pixels between the two neighbours in azimuth, of the same class, at the elevation next to that wanted.
+
+        The views of an object that has few take turns at the elevations: its neighbours are sought at all of them, else
+        they would lie on opposite sides of it. Weights are by the angles to the two.
+        """
+        same = self._same(wanted)
+        off = (self.views.elevation - wanted.elevation[:, None]).abs().where(same, math.inf)
+        level = same & self.few(wanted.classes)[:, None] | (off <= off.amin(1, keepdim=True) + ROUNDING)
         ahead = (self.views.azimuth - wanted.azimuth[:, None]) % TURN
         ahead = ahead.where(ahead < TURN - ROUNDING, 0)
         behind = (TURN - ahead) % TURN
-        (after, upper), (before, lower) = (gap.where(level, math.inf).min(1) for gap in (ahead, behind))
+        upper, lower = (_closest(gap.where(level, math.inf), off) for gap in (ahead, behind))
+        after, before = (self._angle(wanted, numbers) for numbers in (upper, lower))
         share = torch.where(after + before > 0, before / (after + before).clamp(min=ROUNDING), 0.0)[:, None, None, None]
         high, low = self._shown(upper), self._shown(lower)
         return RenderedViews(*(torch.lerp(a, b, share) for a, b in zip(low, high)))
+
+    def _angle(self, wanted: Views, numbers: Tensor) -> Tensor:
+        """Between the directions wanted and those of views by their numbers ``(B,)``, in radians."""
+        seen = Views(*(part[numbers] for part in self.views))
+        chord = (directions(wanted) - directions(seen)).norm(dim=1)
+        return 2 * (chord / 2).clamp(max=1).asin()
 
     def _same(self, wanted: Views) -> Tensor:
         return self.views.classes == wanted.classes[:, None]
@@ -85,6 +100,11 @@ def directions(views: Views) -> Tensor:
     """Unit vectors towards the camera, ``(B, 3)``."""
     level = views.elevation.cos()
     return torch.stack([level * views.azimuth.cos(), level * views.azimuth.sin(), views.elevation.sin()], 1)
+
+
+def _closest(gap: Tensor, off: Tensor) -> Tensor:
+    """Numbers ``(B,)`` of the views ``(B, seen)`` with the smallest gap, and of such the one that is least off."""
+    return off.where(gap <= gap.amin(1, keepdim=True) + ROUNDING, math.inf).argmin(1)
 
 
 def _bytes(images: Tensor) -> Tensor:
@@ -111,7 +131,6 @@ class HeldOutViews(EvaluationCallback):
         self.num_images = positive("num_images", num_images)
         self.columns = positive("columns", columns)
         self._seen: SeenViews | None = None
-        self._most = 0
         self._rows: list[Tensor] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -121,7 +140,6 @@ class HeldOutViews(EvaluationCallback):
             rank_zero_info("HeldOutViews is idle: it takes a model of views and its data module, and one process")
             return
         self._seen = SeenViews(data.train_dataloader())
-        self._most = int(self._seen.views_of(self._seen.views.classes.unique()).max())
 
     def on_evaluation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, stage: Stage, batch: Batch, batch_idx: int, dataloader_idx: int
@@ -136,7 +154,7 @@ class HeldOutViews(EvaluationCallback):
         wanted = Views(target.classes.cpu(), target.azimuth.float().cpu(), target.elevation.float().cpu())
         shown = [RenderedViews(*(part.cpu() for part in own)), seen.nearest(wanted), seen.interpolated(wanted)]
         true, masks = images.float().cpu(), target.mask.float().cpu()
-        few = seen.views_of(wanted.classes) < self._most
+        few = seen.few(wanted.classes)
         for name, one in zip(ROWS, shown, strict=True):
             errors = view_errors(one, true, masks)
             for group, members in (("", ~few), ("transfer_", few)):

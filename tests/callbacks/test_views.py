@@ -123,7 +123,47 @@ def test_views_that_stand_in(number: int, azimuth: float, nearest: float, interp
 
 def test_another_elevation_is_nearer_from_above() -> None:
     assert float(seen().nearest(views(0, 84.0, 58)).images.mean()) == pytest.approx(0.8, abs=0.003)
-    assert seen().views_of(torch.tensor([0, 1, 0])).tolist() == [4, 1, 4]
+    assert seen().few(torch.tensor([0, 1, 0])).tolist() == [False, True, False]
+
+
+def weights(places: list[tuple[int, float, float]], wanted: Views) -> dict[tuple[int, float, float], float]:
+    """How much of each view (class, azimuth and elevation in degrees) is in the interpolated one."""
+    degrees = torch.tensor([place[1:] for place in places]).deg2rad()
+    # The picture of each view has one white pixel, its own.
+    pixels = torch.eye(len(places)).view(-1, 1, 1, len(places))
+    target = ViewTarget(torch.tensor([place[0] for place in places]), *degrees.unbind(1), pixels)
+    found = SeenViews([(pixels.expand(-1, 3, -1, -1), target)]).interpolated(wanted)
+    torch.testing.assert_close(found.images[0, 0], found.masks[0, 0])
+    return {place: round(share, 3) for place, share in zip(places, found.masks.flatten().tolist()) if share > 1e-3}
+
+
+def angle(azimuth: float, elevation: float, other_azimuth: float, other_elevation: float) -> float:
+    """Between two directions in degrees, by the law of cosines on the sphere; in degrees."""
+    turn = math.radians(azimuth - other_azimuth)
+    low, high = math.radians(elevation), math.radians(other_elevation)
+    cosine = math.sin(low) * math.sin(high) + math.cos(low) * math.cos(high) * math.cos(turn)
+    return math.degrees(math.acos(cosine))
+
+
+DENSE = [(0, 30.0 * n, elevation) for n in range(12) for elevation in (20.0, 30.0)]
+SPARSE = [(1, 0.0, 20.0), (1, 90.0, 30.0), (1, 180.0, 20.0), (1, 270.0, 30.0)]
+
+
+@pytest.mark.parametrize("elevation", [20.0, 30.0])
+def test_few_views_are_interpolated_at_all_elevations(elevation: float) -> None:
+    for azimuth in range(5, 360, 10):
+        before, after = SPARSE[azimuth // 90], SPARSE[(azimuth // 90 + 1) % 4]
+        near, far = (angle(azimuth, elevation, *place[1:]) for place in (before, after))
+        expected = {before: far / (near + far), after: near / (near + far)}
+        assert weights(DENSE + SPARSE, views(1, azimuth, elevation)) == pytest.approx(expected, abs=0.002)
+    # From where there is a view at another elevation: that one.
+    assert weights(DENSE + SPARSE, views(1, 90, 20)) == {SPARSE[1]: 1}
+
+
+def test_many_views_are_interpolated_at_the_next_elevation() -> None:
+    for elevation in (20.0, 30.0):
+        halves = {(0, 30.0, elevation): 0.5, (0, 60.0, elevation): 0.5}
+        assert weights(DENSE + SPARSE, views(0, 45, elevation)) == pytest.approx(halves, abs=0.002)
 
 
 class Oracle(ChairGenerator):
