@@ -17,6 +17,8 @@ TURN = 2 * math.pi
 ROUNDING = 1e-4  # radians
 ROWS = ("", "nearest_", "interpolated_")
 """What the errors of the model, of the nearest view, and of interpolated pixels are named by."""
+LEVEL = math.radians(0.5)
+"""Elevations closer than this are one; so far half precision rounds them."""
 
 
 def view_errors(shown: RenderedViews, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
@@ -60,28 +62,51 @@ class SeenViews:
         """Which of these classes ``(B,)`` have fewer views than others: bool ``(B,)``."""
         return (self.views.classes == number[:, None]).sum(1) < self._most
 
+    def beyond(self, elevation: Tensor) -> Tensor:
+        """Which of these elevations ``(B,)``, in radians, no view in training has: bool ``(B,)``."""
+        return ((self.views.elevation - elevation[:, None]).abs() > LEVEL).all(1)
+
     def nearest(self, wanted: Views) -> RenderedViews:
         """Of the same class, the view from the direction with the smallest angle to that wanted."""
         closeness = directions(wanted) @ directions(self.views).T  # (B, seen)
         return self._shown(closeness.where(self._same(wanted), -2).argmax(1))
 
     def interpolated(self, wanted: Views) -> RenderedViews:
-        """Pixels between the two neighbours in azimuth, of the same class, at the elevation next to that wanted.
+        """Pixels between the two neighbours in azimuth, of the same class, at the elevation wanted.
 
-        The views of an object that has few take turns at the elevations: its neighbours are sought at all of them, else
-        they would lie on opposite sides of it. Weights are by the angles to the two.
+        Where no view has that elevation: between what this gives at the elevations below and above, or at the one next
+        to it. The views of an object that has few take turns at the elevations: its neighbours are sought at all of
+        them, else they would lie on opposite sides of it. Weights are by the angles to the two.
         """
         same = self._same(wanted)
-        off = (self.views.elevation - wanted.elevation[:, None]).abs().where(same, math.inf)
-        level = same & self.few(wanted.classes)[:, None] | (off <= off.amin(1, keepdim=True) + ROUNDING)
+        rise = self.views.elevation - wanted.elevation[:, None]
+        (low, down), (high, up) = (self._level(away, same, wanted) for away in (-rise, rise))
+        share = torch.where(down + up > LEVEL, down / (down + up), 0.0)[:, None, None, None]
+        pairs = zip(self._around(wanted, low, rise.abs()), self._around(wanted, high, rise.abs()))
+        return RenderedViews(*(torch.lerp(below, above, share) for below, above in pairs))
+
+    def _level(self, away: Tensor, same: Tensor, wanted: Views) -> tuple[Tensor, Tensor]:
+        """Which views are at the next elevation in a direction, else at that in the other, and how far away it is.
+
+        Args:
+            away: ``(B, seen)``, how far each view lies in that direction.
+            same: ``(B, seen)``, which views are of the class wanted.
+            wanted: the views wanted.
+        """
+        there = same & (away > -LEVEL)
+        off = away.abs().where(there | (same & ~there.any(1, keepdim=True)), math.inf)
+        least = off.amin(1, keepdim=True)
+        return same & self.few(wanted.classes)[:, None] | (off <= least + LEVEL), least[:, 0]
+
+    def _around(self, wanted: Views, level: Tensor, off: Tensor) -> RenderedViews:
+        """Pixels between the two neighbours in azimuth among views ``(B, seen)``; the least off of several."""
         ahead = (self.views.azimuth - wanted.azimuth[:, None]) % TURN
         ahead = ahead.where(ahead < TURN - ROUNDING, 0)
         behind = (TURN - ahead) % TURN
-        upper, lower = (_closest(gap.where(level, math.inf), off) for gap in (ahead, behind))
+        upper, lower = (_closest(gap.where(level, math.inf), off.where(level, math.inf)) for gap in (ahead, behind))
         after, before = (self._angle(wanted, numbers) for numbers in (upper, lower))
         share = torch.where(after + before > 0, before / (after + before).clamp(min=ROUNDING), 0.0)[:, None, None, None]
-        high, low = self._shown(upper), self._shown(lower)
-        return RenderedViews(*(torch.lerp(a, b, share) for a, b in zip(low, high)))
+        return RenderedViews(*(torch.lerp(a, b, share) for a, b in zip(self._shown(lower), self._shown(upper))))
 
     def _angle(self, wanted: Views, numbers: Tensor) -> Tensor:
         """Between the directions wanted and those of views by their numbers ``(B,)``, in radians."""
@@ -117,8 +142,9 @@ class HeldOutViews(EvaluationCallback):
     Beside them those of the nearest view in training (``test/nearest_view_mse``, ...) and of pixels interpolated
     between its neighbours (``test/interpolated_view_mse``, ...); see :func:`view_errors`. Objects of which training had
     fewer views than of others are measured apart, as ``test/transfer_view_mse`` and so on: what is known of their other
-    views was learned from other objects. ``test/held_out_views`` shows, row by row, true views, those of the model, the
-    nearest, and the interpolated.
+    views was learned from other objects. So are elevations from which training saw nothing (``held_out_elevations`` of
+    the data), as ``test/elevation_view_mse``, and both together, as ``test/transfer_elevation_view_mse``.
+    ``test/held_out_views`` shows, row by row, true views, those of the model, the nearest, and the interpolated.
 
     It runs in one process, on a data module whose targets are :class:`~lit_gen.views.ViewTarget`.
 
@@ -154,10 +180,16 @@ class HeldOutViews(EvaluationCallback):
         wanted = Views(target.classes.cpu(), target.azimuth.float().cpu(), target.elevation.float().cpu())
         shown = [RenderedViews(*(part.cpu() for part in own)), seen.nearest(wanted), seen.interpolated(wanted)]
         true, masks = images.float().cpu(), target.mask.float().cpu()
-        few = seen.few(wanted.classes)
+        few, beyond = seen.few(wanted.classes), seen.beyond(wanted.elevation)
+        groups = {
+            "": ~few & ~beyond,
+            "transfer_": few & ~beyond,
+            "elevation_": ~few & beyond,
+            "transfer_elevation_": few & beyond,
+        }
         for name, one in zip(ROWS, shown, strict=True):
             errors = view_errors(one, true, masks)
-            for group, members in (("", ~few), ("transfer_", few)):
+            for group, members in groups.items():
                 if members.any():
                     means = {f"test/{name}{group}view_{key}": value[members].mean() for key, value in errors.items()}
                     pl_module.log_dict(means, on_step=False, on_epoch=True, batch_size=int(members.sum()))

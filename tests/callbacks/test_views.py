@@ -166,6 +166,16 @@ def test_many_views_are_interpolated_at_the_next_elevation() -> None:
         assert weights(DENSE + SPARSE, views(0, 45, elevation)) == pytest.approx(halves, abs=0.002)
 
 
+def test_between_elevations_pixels_of_both_are_mixed_and_beyond_them_those_of_the_next() -> None:
+    quarter = {
+        (0, azimuth, elevation): share for azimuth in (30.0, 60.0) for elevation, share in ((20, 0.35), (30, 0.15))
+    }
+    assert weights(DENSE, views(0, 45, 23)) == pytest.approx(quarter, abs=0.004)
+    assert weights(DENSE, views(0, 60, 25)) == pytest.approx({(0, 60, 20): 0.5, (0, 60, 30): 0.5}, abs=0.004)
+    for elevation, level in ((10, 20), (40, 30)):
+        assert weights(DENSE, views(0, 60, elevation)) == {(0, 60, level): 1}
+
+
 class Oracle(ChairGenerator):
     """Knows all views of the data by heart: a renderer in the place of a network."""
 
@@ -192,6 +202,29 @@ def test_held_out_views_are_measured(tmp_path: Path) -> None:
     assert results["test/nearest_transfer_view_iou"] < results["test/nearest_view_iou"]
     with Image.open(tmp_path / "images" / "test" / "held_out_views" / "00000000.png") as picture:
         assert picture.size == (66 * 3 + 2, 66 * 8 + 2)
+
+
+def test_elevations_that_are_held_out_are_measured_apart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+
+    class Flat(ChairGenerator):
+        """Knows elevations up to 30 degrees; from higher up it shows nothing."""
+
+        def render_views(self, views: Views) -> RenderedViews:
+            known = Oracle.render_views(self, views)  # type: ignore[arg-type]
+            low = (views.elevation < math.radians(35))[:, None, None, None]
+            return RenderedViews(*(part.where(low, 0) for part in known))
+
+        stored = SeenViews(data(held_out_every=0, elevations=[20.0, 30.0, 40.0]).train_dataloader())
+
+    options = {"elevations": [20.0, 30.0, 40.0], "held_out_elevations": [40.0], "few_view_classes": 1, "few_views": 2}
+    run = trainer(tmp_path, HeldOutViews(6, 3))
+    results = run.test(Flat(SHAPE, 4, network=network), data(**options), verbose=False)[0]
+    for group, known in (("", True), ("transfer_", True), ("elevation_", False), ("transfer_elevation_", False)):
+        assert (results[f"test/{group}view_iou"] == pytest.approx(1, abs=1e-3)) is known
+        assert results[f"test/{group}view_iou"] > 0 if known else results[f"test/{group}view_iou"] == 0
+        for other in ("nearest_", "interpolated_"):
+            assert 0.1 < results[f"test/{other}{group}view_iou"] < 0.99
 
 
 def test_measure_is_idle_without_views_or_data(tmp_path: Path) -> None:
