@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_gen.data.loader import InMemory, derived_seed
-from lit_gen.data.meshes import read_off, voxelize
+from lit_gen.data.meshes import READERS, find_meshes, read_mesh, voxelize
 from lit_gen.data.modelnet import ModelNet
 from lit_gen.data.synthetic_shapes import make_shapes
 from lit_gen.data.views import ViewDataModule, ViewSet, ViewTable
@@ -143,7 +143,8 @@ class ShapeViews(RenderedVoxels):
         root: folder of ModelNet, as :class:`ModelNet` takes it.
         variant: of ModelNet, 10 or 40.
         kind: class of ModelNet, such as chair.
-        meshes: folder of ``.off`` files, z upwards, searched through its subfolders, instead of ModelNet.
+        meshes: folder of ``.off``, ``.obj`` or ``.stl`` files, z upwards, searched through its subfolders, instead of
+            ModelNet.
         num_objects: so many of them, the first ones.
         grid: voxels along each side of the grid; for ModelNet, of its files.
     """
@@ -173,11 +174,11 @@ class ShapeViews(RenderedVoxels):
         super().__init__(**kwargs)
 
     def _files(self, folder: Path) -> list[Path]:
-        files = sorted(folder.rglob("*.off"))[: self.num_objects]
+        files = find_meshes(folder)[: self.num_objects]
         if len(files) < self.num_objects:
             raise FileNotFoundError(
-                f"{folder} holds {len(files)} .off files, {self.num_objects} are wanted: name the folder of the meshes"
-                " (--data.meshes), or ask for fewer (--data.num_objects)"
+                f"{folder} holds {len(files)} meshes ({', '.join(READERS)}), {self.num_objects} are wanted: name the"
+                " folder of the meshes (--data.meshes), or ask for fewer (--data.num_objects)"
             )
         return files
 
@@ -198,7 +199,7 @@ class ShapeViews(RenderedVoxels):
 
     def voxels(self) -> Tensor:
         if self.files is not None:
-            grids = [voxelize(*read_off(path), self.grid, 1) for path in self.files]
+            grids = [voxelize(*read_mesh(path), self.grid, 1) for path in self.files]
             return torch.from_numpy(np.stack(grids))
         assert self.source is not None
         images = self.source.load("train").images

@@ -119,8 +119,22 @@ def test_meshes_are_rendered(tmp_path: Path) -> None:
     assert 0.05 < target.mask.mean() < 0.5
     same = images[target.classes == 0].mean((0, 2, 3)) - images[target.classes == 1].mean((0, 2, 3))
     assert same.abs().max() > 0.005, "each has its colours"
-    with pytest.raises(FileNotFoundError, match=r"holds 3 \.off files, 4 are wanted"):
+    with pytest.raises(FileNotFoundError, match=r"holds 3 meshes \(\.off, \.obj, \.stl\), 4 are wanted"):
         ShapeViews(meshes=str(tmp_path), num_objects=4)
+
+
+def test_meshes_of_all_formats_are_rendered_alike(tmp_path: Path) -> None:
+    (tmp_path / "a.off").write_text(CUBE)
+    rows = [line.split() for line in CUBE.splitlines()[2:]]
+    faces = [" ".join(str(int(number) + 1) for number in row[1:]) for row in rows[8:]]
+    (tmp_path / "b.OBJ").write_text(
+        "\n".join([*("v " + " ".join(row) for row in rows[:8]), *("f " + f for f in faces)])
+    )
+    data = ShapeViews(meshes=str(tmp_path), num_objects=2, grid=10, azimuths=4, held_out_every=0, image_size=16)
+    assert data.class_names == ("a", "b")
+    voxels = data.voxels()
+    assert voxels[0].any()
+    assert torch.equal(voxels[0], voxels[1])
 
 
 def test_modelnet_is_rendered(tmp_path: Path) -> None:
