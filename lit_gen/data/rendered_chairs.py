@@ -1,14 +1,20 @@
 """Rendered chairs: 1,393 models, each seen from 62 directions (Aubry et al. 2014)."""
 
+import hashlib
 import os
 import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lit_gen.data.files import decode, stored_shape
+from lit_gen.data.files import automatic_workers, decode
+from lit_gen.data.pixels import to_shape
 from lit_gen.data.views import ViewDataModule, ViewSet, ViewTable
 
 PAGE = "https://www.di.ens.fr/willow/research/seeing3Dchairs/"
@@ -24,6 +30,10 @@ class RenderedChairs(ViewDataModule):
     It reads ``root/rendered_chairs/<model>/renders/image_000_p020_t000_r096.png`` and so on; the names tell the views.
     Every model is a class. Nothing is downloaded. Masks come from transparency where files have it, else they are what
     differs from the white background: white spots of a chair are holes in its mask.
+
+    Files are decoded once: images and masks of each model, at the size in use, are kept in
+    ``root/rendered_chairs_64x64`` (or of another size), one array ``(views, 4, H, W)`` a model. They are decoded anew
+    where names or sizes of its files or ``crop`` have changed; the folder may be removed.
 
     Args:
         root: folder that holds ``rendered_chairs``.
@@ -75,23 +85,81 @@ class RenderedChairs(ViewDataModule):
             raise FileNotFoundError(f"{folder} holds no images of the kind image_000_p020_t000_r096.png")
         return views
 
+    def prepare_data(self) -> None:
+        """Decode what no earlier run has decoded."""
+        self._each(range(len(self.files)), lambda number, views: None)
+
     def load_views(self, table: ViewTable) -> tuple[Tensor, Tensor]:
         _, height, width = self.view_set.shape
-        images = torch.empty(len(table.classes), 3, height, width, dtype=torch.uint8)
-        masks = torch.empty(len(table.classes), 1, height, width, dtype=torch.uint8)
-        for row, (number, azimuth, elevation) in enumerate(zip(*table)):
-            view = self.view_set.elevations[elevation], self.view_set.azimuths[azimuth]
-            images[row], masks[row] = self._read(self.files[number][view], (height, width))
-        return images, masks
+        both = torch.empty(len(table.classes), 4, height, width, dtype=torch.uint8)
+        # Files are in the order of elevation, then azimuth.
+        places = table.elevations * len(self.view_set.azimuths) + table.azimuths
 
-    def _read(self, path: Path, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        image = decode(path, (3, *size), self.crop)
-        if stored_shape(path)[0] in (2, 4):
-            return image, decode(path, (4, *size), self.crop)[3:]
-        large = decode(path, (3, self.crop, self.crop), self.crop)
-        covered = (large.amin(0) <= WHITE).float()[None, None]
-        mask = torch.nn.functional.interpolate(covered, size, mode="bilinear", antialias=True)[0]
-        return image, mask.mul(255).round().to(torch.uint8)
+        def take(number: int, views: np.ndarray) -> None:
+            rows = np.flatnonzero(table.classes == number)
+            both[torch.from_numpy(rows)] = torch.from_numpy(views[places[rows]])
+
+        self._each(np.unique(table.classes).tolist(), take)
+        return both[:, :3].contiguous(), both[:, 3:].contiguous()
+
+    # ---- decoding
+
+    def _each(self, numbers: Sequence[int], use: Callable[[int, np.ndarray], None]) -> None:
+        """Hand each of these models to ``use``: ``(views, 4, H, W)`` uint8, ordered by elevation and azimuth."""
+        kept = {number: self._kept(number) for number in numbers}
+        missing = [path for path in kept.values() if not path.is_file()]
+        if missing:
+            images = len(missing) * len(self.files[0])
+            rank_zero_info(f"{self.name}: decoding {images:,} images into {missing[0].parent}, once")
+        with ThreadPoolExecutor(automatic_workers()) as pool:
+            for _ in pool.map(lambda number: use(number, self._object(number, kept[number])), numbers):
+                pass
+
+    def _kept(self, number: int) -> Path:
+        """The file that holds a model decoded; its name tells other files, sizes and crops apart."""
+        _, height, width = self.view_set.shape
+        sha = hashlib.sha256(f"crop {self.crop}, white {WHITE}".encode())
+        for _, path in sorted(self.files[number].items()):
+            sha.update(f"{path.name}\0{path.stat().st_size}\n".encode())
+        folder = self.folder.with_name(f"{self.folder.name}_{height}x{width}")
+        return folder / f"{self.class_names[number]}_{sha.hexdigest()[:8]}.npy"
+
+    def _object(self, number: int, kept: Path) -> np.ndarray:
+        if kept.is_file():
+            try:
+                return np.load(kept, mmap_mode="r")
+            except (OSError, ValueError, EOFError) as error:
+                raise ValueError(f"{kept} cannot be read ({error}): remove it") from error
+        _, height, width = self.view_set.shape
+        views = torch.stack([self._read(path, (height, width)) for _, path in sorted(self.files[number].items())])
+        partial = kept.with_name(f".{kept.name}.{os.getpid()}.partial")
+        try:
+            kept.parent.mkdir(exist_ok=True)
+            with partial.open("wb") as file:
+                np.save(file, views.numpy())
+            partial.replace(kept)
+        except OSError as error:
+            raise OSError(
+                f"cannot write {kept} ({error}): free some space, or make a folder of your own with a link to"
+                f" {self.folder} in it, and name that one: --data.root (root=... in Python)"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+        return views.numpy()
+
+    def _read(self, path: Path, size: tuple[int, int]) -> Tensor:
+        """Image and mask, ``(4, *size)``."""
+        pixels = decode(path, (4, self.crop, self.crop), self.crop, resize=False)
+        colours, opacity = pixels[:3], pixels[3:]
+        if int(opacity.min()) < 255:
+            share = opacity / 255
+            colours = (colours * share + 255 * (1 - share)).round().to(torch.uint8)
+            mask = to_shape(opacity[None].contiguous(), (1, *size))[0]
+        else:
+            covered = (colours.amin(0) <= WHITE).float()[None, None]
+            mask = torch.nn.functional.interpolate(covered, size, mode="bilinear", antialias=True)[0]
+            mask = mask.mul(255).round().to(torch.uint8)
+        return torch.cat([to_shape(colours[None].contiguous(), (3, *size))[0], mask])
 
     def remarks(self) -> list[str]:
         return [f"Seeing 3D chairs, centre crop {self.crop}", *super().remarks()]

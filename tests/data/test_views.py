@@ -2,13 +2,15 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lit_gen.data import RenderedChairs, ShapeViews, SyntheticChairs, ViewDataModule
+from lit_gen.data import RenderedChairs, ShapeViews, SyntheticChairs, ViewDataModule, files, rendered_chairs
+from lit_gen.data.views import SPLITS, ResidentViews
 from lit_gen.data.voxels import pack
 from lit_gen.views import ViewTarget
 
@@ -189,6 +191,75 @@ def test_rendered_chairs_are_read(tmp_path: Path, transparent: bool) -> None:
         assert float(target.mask[number].sum()) == pytest.approx(wide * high / 4, rel=0.05)
         assert float(images[number, :, 6, 6].mean()) < 0.5
     assert data.view_set.azimuths == (0.0, 90.0, 180.0, 270.0)
+
+
+def test_rendered_chairs_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered(tmp_path, models=3)
+    decoded: list[str] = []
+    read = files.decode
+
+    def counted(path: Path, *arguments: Any, **options: Any) -> torch.Tensor:
+        decoded.append(f"{path.parent.parent.name}/{path.name}")
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(rendered_chairs, "decode", counted)
+    options: dict[str, Any] = {"crop": 40, "held_out_every": 2, "batch_size": 99}
+
+    def run(size: int = 20, **more: Any) -> list[torch.Tensor]:
+        """All images and masks, in order; what was decoded for them is in ``decoded``."""
+        decoded.clear()
+        data = RenderedChairs(str(tmp_path), image_size=size, **{**options, **more})
+        data.prepare_data()
+        parts: list[torch.Tensor] = []
+        for split in SPLITS:
+            images, target = data.load(split)[:2]
+            assert isinstance(images, torch.Tensor)
+            assert isinstance(target, ResidentViews)
+            parts += [images, target.masks]
+        return parts
+
+    first = run()
+    assert len(decoded) == len(set(decoded)) == 24
+    kept = tmp_path / "rendered_chairs_20x20"
+    assert len(list(kept.iterdir())) == 3, "a file a model, and nothing unfinished"
+    again = run(num_objects=2)
+    assert not decoded
+    assert sum(map(len, again)) == sum(map(len, first)) * 2 // 3
+    for part, whole in zip(again, first):
+        assert torch.equal(part, whole[: len(part)])
+    run(16)
+    assert len(decoded) == 24, "another size"
+    run(crop=36)
+    assert len(decoded) == 24, "another crop"
+    (changed,) = tmp_path.glob("rendered_chairs/model1/renders/*_p030_t090_*")
+    Image.new("RGB", (40, 40), "red").save(changed)
+    now = run()
+    assert {name.partition("/")[0] for name in decoded} == {"model1"}
+    assert not all(torch.equal(old, new) for old, new in zip(first, now))
+
+
+def test_half_decoded_chairs_leave_nothing(tmp_path: Path) -> None:
+    rendered(tmp_path)
+    for path in (tmp_path / "rendered_chairs" / "model1").rglob("*_p030_t090_*"):
+        path.write_bytes(b"no image")
+    data = RenderedChairs(str(tmp_path), crop=40, image_size=20, held_out_every=0)
+    with pytest.raises(ValueError, match=r"cannot read image .*model1"):
+        data.prepare_data()
+    assert not [path for path in (tmp_path / "rendered_chairs_20x20").iterdir() if "model0" not in path.name]
+
+
+def test_chairs_that_are_not_opaque_lie_on_white(tmp_path: Path) -> None:
+    rendered(tmp_path, transparent=True)
+    for path in tmp_path.rglob("*.png"):
+        pixels = np.array(Image.open(path))
+        pixels[pixels[..., 3] > 0] = (200, 100, 0, 128)
+        Image.fromarray(pixels).save(path)
+    data = RenderedChairs(str(tmp_path), crop=40, image_size=40, held_out_every=0, batch_size=99)
+    images, target = everything(data, "train")
+    assert target.mask.unique().tolist() == pytest.approx([0, 128 / 255])
+    inside = images.movedim(1, 0)[:, target.mask[:, 0] > 0].unique(dim=1)[:, 0] * 255
+    wanted = [128 / 255 * value + 127 for value in (200, 100, 0)]
+    assert inside.tolist() == pytest.approx(wanted, abs=0.51)
 
 
 def test_incomplete_folders_say_what_is_wanted(tmp_path: Path) -> None:
