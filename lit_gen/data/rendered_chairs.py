@@ -37,23 +37,35 @@ class RenderedChairs(ViewDataModule):
 
     Args:
         root: folder that holds ``rendered_chairs``.
-        num_objects: so many chairs, the first by name. Default: all.
+        num_objects: so many chairs, the first ones. Default: all.
         crop: the square about the centre that is kept, in pixels.
+        objects: text file with a model in each line, in the order of the targets; published is a choice of 809, without
+            near duplicates. Default: all, by name.
     """
 
-    def __init__(self, root: str = "data", num_objects: int | None = None, crop: int = 400, **kwargs: Any) -> None:
-        root = str(root)  # a Path would make the checkpoint unreadable with weights_only=True
+    def __init__(
+        self,
+        root: str = "data",
+        num_objects: int | None = None,
+        crop: int = 400,
+        objects: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # A Path would make the checkpoint unreadable with weights_only=True.
+        root, objects = str(root), None if objects is None else str(objects)
         if num_objects is not None and num_objects < 2:
             raise ValueError(f"num_objects must be at least 2, got {num_objects}")
         if crop < 1:
             raise ValueError(f"crop must be at least 1, got {crop}")
         self.folder = Path(root).expanduser() / "rendered_chairs"
+        self.objects = None if objects is None else Path(objects).expanduser()
         self.num_objects = num_objects
         self.crop = crop
         super().__init__(**kwargs)
 
     def describe_views(self) -> ViewSet:
-        found = sorted(path for path in self.folder.glob("*/renders") if path.is_dir())[: self.num_objects]
+        found = sorted(path for path in self.folder.glob("*/renders") if path.is_dir())
+        found = self._chosen(found)[: self.num_objects]
         if len(found) < max(2, self.num_objects or 0):
             raise FileNotFoundError(
                 f"{self.folder} holds {len(found)} chairs: get rendered_chairs.tar from {PAGE} and unpack it, so that"
@@ -76,6 +88,21 @@ class RenderedChairs(ViewDataModule):
             )
         height, width = self.image_size or (64, 64)
         return ViewSet((3, height, width), tuple(folder.parent.name for folder in found), azimuths, elevations)
+
+    def _chosen(self, found: list[Path]) -> list[Path]:
+        """Those that the file names, in its order."""
+        if self.objects is None or not found:
+            return found
+        there = {path.parent.name: path for path in found}
+        if not self.objects.is_file():
+            raise FileNotFoundError(f"there is no file {self.objects}: name one that lists models (--data.objects)")
+        lines = self.objects.read_text(encoding="utf-8-sig").splitlines()
+        names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        unknown = [name for name in names if name not in there]
+        if unknown or not names:
+            wrong = f"{unknown[0]}, which {self.folder} does not have" if unknown else "no model"
+            raise ValueError(f"{self.objects} names {wrong}: write a folder of it in each line, such as {min(there)}")
+        return [there[name] for name in names]
 
     @staticmethod
     def _views(folder: Path) -> dict[tuple[float, float], Path]:
@@ -162,4 +189,5 @@ class RenderedChairs(ViewDataModule):
         return torch.cat([to_shape(colours[None].contiguous(), (3, *size))[0], mask])
 
     def remarks(self) -> list[str]:
-        return [f"Seeing 3D chairs, centre crop {self.crop}", *super().remarks()]
+        chosen = [] if self.objects is None else [f"those of {self.objects.name}"]
+        return ["Seeing 3D chairs", *chosen, f"centre crop {self.crop}", *super().remarks()]

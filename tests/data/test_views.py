@@ -238,6 +238,27 @@ def test_rendered_chairs_are_decoded_once(tmp_path: Path, monkeypatch: pytest.Mo
     assert not all(torch.equal(old, new) for old, new in zip(first, now))
 
 
+def test_a_file_chooses_the_chairs(tmp_path: Path) -> None:
+    rendered(tmp_path, models=4)
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("model3\n\nmodel1\nmodel2\n")
+    data = RenderedChairs(str(tmp_path), objects=str(chosen), crop=40, image_size=20, held_out_every=0, batch_size=99)
+    assert data.class_names == ("model3", "model1", "model2")
+    assert "those of chosen.txt" in data.protocol
+    images, target = everything(data, "train")
+    green = [255 * float(images[target.classes == number, 1].amin()) for number in range(3)]
+    assert green == pytest.approx([90, 30, 60], abs=0.5)
+    assert RenderedChairs(str(tmp_path), objects=str(chosen), num_objects=2).class_names == ("model3", "model1")
+    chosen.write_text("model3\nsofa\n")
+    with pytest.raises(ValueError, match=r"chosen\.txt names sofa, which .* does not have: .* such as model0"):
+        RenderedChairs(str(tmp_path), objects=str(chosen))
+    chosen.write_text("\n")
+    with pytest.raises(ValueError, match=r"chosen\.txt names no model"):
+        RenderedChairs(str(tmp_path), objects=str(chosen))
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*nowhere\.txt.*--data\.objects"):
+        RenderedChairs(str(tmp_path), objects=str(tmp_path / "nowhere.txt"))
+
+
 def test_half_decoded_chairs_leave_nothing(tmp_path: Path) -> None:
     rendered(tmp_path)
     for path in (tmp_path / "rendered_chairs" / "model1").rglob("*_p030_t090_*"):
