@@ -87,6 +87,14 @@ def test_what_is_drawn_is_full_precision_whatever_the_masks_are(dtype: torch.dty
     assert parameters[:, 1:].unique().numel() == 50 * 8, "not rounded"
 
 
+def test_mixed_precision_leaves_transformations_as_they_are(pictures: torch.Tensor) -> None:
+    numbers = {"rotation": 0.2, "right": 0.05, "zoom": 0.1, "hue": 0.3}
+    plain = changed(pictures, **numbers)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = changed(pictures, **numbers)
+    assert torch.equal(mixed, plain)
+
+
 def test_places_move_forward_as_the_inverse_says() -> None:
     torch.manual_seed(0)
     parameters = torch.cat([torch.tensor([[0.0], [1.0]]).repeat(5, 1), 0.5 * torch.randn(10, 8)], 1).double()
