@@ -134,6 +134,9 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         narrow = {"channels": [8, 8]} if "channels" in arguments[part]["init_args"] else {"hidden_dims": [8, 8]}
         arguments[part]["init_args"] |= narrow
     arguments = config["model"].setdefault("init_args", {})
+    if "TorchvisionEncoder" in str(arguments.get("encoder")):
+        # Weights that are downloaded would say no more of the config.
+        arguments["encoder"]["init_args"] |= {"weights": None, "shorter_side": 32}
     if config["model"]["class_path"].startswith("DeePSiM"):
         arguments.setdefault("feature_distance", "FeatureDistance")
     config["model"] = with_small_comparators(config["model"])
