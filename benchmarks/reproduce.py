@@ -176,6 +176,7 @@ def reproduce(row: Mapping[str, Any], root: str, runs: Path, quick: bool = False
         "data": test.datamodule.protocol,
         "test_images": len(test.datamodule.test_dataloader().images),
         "protocol": row["protocol"],
+        "training_differs": row.get("training_differs"),
         "extractor": extractor,
         "paper": row.get("paper"),
         "others": row.get("others", []),

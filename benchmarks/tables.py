@@ -72,7 +72,8 @@ def rows_table(rows: Sequence[Mapping[str, Any]], receipts: Mapping[str, Receipt
         if receipt:
             time, on = duration(receipt["train_seconds"]), machine(receipt["provenance"])
             spent = f"{receipt['epochs']} epochs, {time}, {on}"
-        measured = f"{row['what']}. {receipt['data'] if receipt else row['protocol']}"
+        parts = [row["what"], receipt["data"] if receipt else row["protocol"], row.get("training_differs")]
+        measured = ". ".join(filter(None, parts))
         lines.append([f"`{row['name']}`", f"`{row['config']}`", measured, ours, cite(row.get("paper")), others, spent])
     header = ["row", "config", "what is measured", "ours", "paper", "others", "cost"]
     return markdown(header, lines)

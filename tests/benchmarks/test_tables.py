@@ -92,6 +92,8 @@ def test_a_row_shows_other_metrics_beside_its_number() -> None:
 def test_a_row_shows_the_data_it_was_run_on_not_what_was_declared() -> None:
     assert cells(rows_table([ROW], {}))[2] == "bound, nats. a protocol"
     assert cells(rows_table([ROW], {"r": RECEIPT}))[2] == "bound, nats. the data"
+    other = {**ROW, "training_differs": "Fewer epochs"}
+    assert cells(rows_table([other], {"r": RECEIPT}))[2] == "bound, nats. the data. Fewer epochs"
 
 
 def test_a_model_links_to_the_receipt_from_the_front_page() -> None:
