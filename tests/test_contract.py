@@ -88,6 +88,7 @@ from lit_gen.models.base import (
     HasLowerBound,
     HasReconstructionTrajectory,
     HasTrajectory,
+    InfersLatents,
     LikelihoodModel,
     LitGenModule,
     Reconstructs,
@@ -451,6 +452,9 @@ def test_contract(name: str, precision: Any, tmp_path: Path) -> None:
         check_images(model.reconstruct(images, condition), len(images), shape)
     if isinstance(model, Encodes) and isinstance(model, Decodes):
         assert model.encode(images, condition).event_shape == model.latent_shape
+    if isinstance(model, InfersLatents):
+        layers = model.posterior_draws(images, 2, condition)
+        assert all(len(draws) in (1, 2) and len(draws[0]) == len(images) for draws in layers)
     if isinstance(model, HasLowerBound):
         assert model.lower_bound(images, 3, condition).shape == (len(images),)
     if isinstance(model, HasFreeEnergy):

@@ -17,6 +17,7 @@ from lit_gen.callbacks.evaluation import evaluation, first, is_due, on_grey_leve
 from lit_gen.callbacks.game import Game
 from lit_gen.callbacks.remedies import clipping, either
 from lit_gen.callbacks.symptoms import HiddenUnits, Posteriors, distance_moved, jumped, kl_per_unit, sample_spread
+from lit_gen.inference import ACTIVE_VARIANCE, posterior_moments
 from lit_gen.models.base import (
     Batch,
     Decodes,
@@ -27,14 +28,15 @@ from lit_gen.models.base import (
     HasDiscriminator,
     HasFreeEnergy,
     HasHiddenUnits,
+    InfersLatents,
     LikelihoodModel,
     LitGenModule,
 )
 
 log = logging.getLogger(__name__)
 
-ACTIVE_VARIANCE = 0.01
-"""A latent unit u is active if the variance over images of E_q[u | x] exceeds this (Burda et al. 2015, section 5.2)."""
+DRAWS = 2
+"""Of the latents of each image, where their means have no closed form: two tell how much of a variance is noise."""
 LARGEST_WEIGHT = 20.0
 """Of a Boltzmann machine in health: weights of 5 are strong, and with one of 20 a single pixel decides about a unit."""
 FEWEST_IMAGES = 100
@@ -239,13 +241,20 @@ class Doctor(pl.Callback):
                 draw = pl_module.dream if isinstance(pl_module, Dreams) else pl_module.sample
                 self._compare_samples(draw(self.num_samples), images[:64])
         wanted = min(self.num_images - self._posteriors.count, len(images))
-        if isinstance(pl_module, Encodes) and isinstance(pl_module, Decodes) and wanted > 0:
+        if isinstance(pl_module, InfersLatents) and isinstance(pl_module, Decodes) and wanted > 0:
             with evaluation(pl_module, self.seed):
-                given = first(condition, wanted)
-                posterior, prior = pl_module.encode(images[:wanted], given), pl_module.conditional_prior(given)
-                with suppress(NotImplementedError):  # a posterior may have no mean in closed form
-                    self._posteriors.add(posterior.mean, kl_per_unit(posterior, prior))
+                self._look_at_posteriors(pl_module, images[:wanted], first(condition, wanted))
         self._look_at_machine(pl_module, images, batch_idx)
+
+    def _look_at_posteriors(self, pl_module: Any, images: Tensor, condition: Any) -> None:
+        if isinstance(pl_module, Encodes) and isinstance(pl_module, Decodes):
+            posterior, prior = pl_module.encode(images, condition), pl_module.conditional_prior(condition)
+            with suppress(NotImplementedError):  # a posterior may have no mean in closed form
+                self._posteriors.add(posterior.mean, kl_per_unit(posterior, prior))
+            return
+        steps = pl_module.posterior_draws(images, DRAWS, condition)
+        mean, error = posterior_moments(torch.cat([draws.flatten(2) for draws in steps], 2))
+        self._posteriors.add(mean, None, error)
 
     def _compare_samples(self, samples: Tensor, images: Tensor) -> None:
         spread = sample_spread(samples, images)
@@ -272,12 +281,20 @@ class Doctor(pl.Callback):
         active, units = int((variances > ACTIVE_VARIANCE).sum()), len(variances)
         pl_module.log("val/active_units", float(active), sync_dist=True)
         largest = "" if kl is None else f" The largest KL of a unit is {kl.max().item():.2g} nats."
+        remedy = (
+            " Let the weight of the KL rise slowly (--model.kl_warmup_steps) or lower it (--model.kl_weight), make the"
+            " decoder weaker or the encoder stronger, or take fewer latent units if the reconstructions are good."
+        )
+        few = 0.1 * units
+        if not isinstance(pl_module, Encodes):
+            # Of many steps most may rest while others do the work.
+            few = 0
+            remedy = " Lower the learning rate, or clip gradients harder (--trainer.gradient_clip_val)."
         self._tell_if_lasting(
             "collapse",
-            active <= 0.1 * units,
+            active <= few,
             f"{active} of {units} latent units are active, so the decoder hardly uses z: posterior collapse.{largest}"
-            " Let the weight of the KL rise slowly (--model.kl_warmup_steps) or lower it (--model.kl_weight), make the"
-            " decoder weaker or the encoder stronger, or take fewer latent units if the reconstructions are good.",
+            + remedy,
         )
 
     # ---- Boltzmann machines

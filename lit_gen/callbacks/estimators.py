@@ -28,9 +28,9 @@ from lit_gen.inference.parzen import GRID
 from lit_gen.models.base import (
     Conditional,
     Decodes,
-    Encodes,
     GenerativeModel,
     HasLowerBound,
+    InfersLatents,
     repeat_condition,
 )
 
@@ -277,7 +277,8 @@ class ActiveUnits(LikelihoodEstimator):
     """How many latent units tell images apart, ``test/active_units`` (Burda et al. 2015, section 5.2).
 
     Units with Cov_x(E_q[u given x]) > 0.01, of every stochastic layer; where there are several, each also for itself,
-    from the image upwards: ``test/active_units_1`` and so on.
+    from the image upwards: ``test/active_units_1`` and so on. A model that draws in steps, such as DRAW, has a layer
+    for each, the first one first: the mean of a step is that given draws of the steps before it.
 
     Args:
         num_samples: draws of q for each image where its mean is not known in closed form; the noise they leave in the
@@ -291,7 +292,7 @@ class ActiveUnits(LikelihoodEstimator):
         self._units: list[int] = []
 
     def lacks(self, trainer: pl.Trainer, model: GenerativeModel) -> str | None:
-        return None if isinstance(model, Encodes) else f"{type(model).__name__} encodes no images"
+        return None if isinstance(model, InfersLatents) else f"{type(model).__name__} encodes no images"
 
     def images_at_a_time(self, max_rows: int) -> int:
         return max(1, max_rows // self.num_samples)

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 from torch.nn.functional import pdist
 
+from lit_gen.inference import activity
+
 
 def kl_per_unit(posterior: Distribution, prior: Distribution) -> Tensor | None:
     """KL(q || p) of every latent unit, nats, ``(B, *latent_shape)``; None where units are not independent in both."""
@@ -44,11 +46,14 @@ class Posteriors:
 
     def __init__(self) -> None:
         self.count = 0
-        self._mean, self._square, self._kl = (torch.zeros((), dtype=torch.float64) for _ in range(3))
+        self._mean, self._square, self._error, self._kl = (torch.zeros((), dtype=torch.float64) for _ in range(4))
         self.knows_kl = True
 
-    def add(self, mean: Tensor, kl: Tensor | None) -> None:
-        """Add E_q[u | x] and the KL of each unit, ``(B, *latent_shape)`` each."""
+    def add(self, mean: Tensor, kl: Tensor | None, error: Tensor | None = None) -> None:
+        """Add E_q[u | x] and the KL of each unit, and the variance by which the former is off, if it is estimated.
+
+        All of them are ``(B, *latent_shape)``.
+        """
         means = mean.flatten(1).cpu().double()
         self.count += len(means)
         self._mean = self._mean + means.sum(0)
@@ -57,10 +62,13 @@ class Posteriors:
             self.knows_kl = False
         else:
             self._kl = self._kl + kl.flatten(1).cpu().double().sum(0)
+        if error is not None:
+            self._error = self._error + error.flatten(1).cpu().double().sum(0)
 
     def variances(self) -> Tensor:
         """Variance over images of E_q[u | x], ``(units,)``."""
-        return (self._square / self.count - (self._mean / self.count).square()).clamp(min=0)
+        variance = self._square / self.count - (self._mean / self.count).square()
+        return activity(variance, self._error / self.count)
 
     def kl(self) -> Tensor | None:
         """Mean KL of each unit, nats, ``(units,)``."""

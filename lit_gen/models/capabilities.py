@@ -91,7 +91,19 @@ class Inpaints(ABC):
         """
 
 
-class Encodes(ABC):
+class InfersLatents(ABC):
+    """Tells what its latents are for an image, all at once or one part after another."""
+
+    @abstractmethod
+    def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:
+        """Of each stochastic layer or step, the lowest or first one first, numbers whose expectation is E_q[h given x].
+
+        ``(1, B, *latent)`` where that is known in closed form, else ``(num_samples, B, *latent)``, independent of each
+        other.
+        """
+
+
+class Encodes(InfersLatents):
     """Maps images to a distribution over latents."""
 
     @abstractmethod
@@ -99,11 +111,7 @@ class Encodes(ABC):
         """``(B, C, H, W)`` -> q(z given x) with batch shape ``(B,)`` and event shape ``latent_shape``."""
 
     def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:
-        """Of each stochastic layer, the lowest first, numbers whose expectation is E_q[h given x].
-
-        ``(1, B, *latent)`` where that is known in closed form, else ``(num_samples, B, *latent)``, independent of each
-        other. A model of several layers overrides it.
-        """
+        """The mean of q(z given x), or draws where it has no closed form; a model of several layers overrides it."""
         posterior = self.encode(images, condition)
         try:
             return [posterior.mean[None]]

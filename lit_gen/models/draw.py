@@ -24,6 +24,7 @@ from lit_gen.models.base import (
     HasLowerBound,
     HasReconstructionTrajectory,
     HasTrajectory,
+    InfersLatents,
     LikelihoodModel,
     Reconstructs,
     repeat_condition,
@@ -47,7 +48,15 @@ from lit_gen.networks import (
 from lit_gen.objectives import LikelihoodTerms, variational_bound
 
 
-class DRAW(LikelihoodModel, Decodes, Reconstructs, HasLowerBound, HasTrajectory, HasReconstructionTrajectory):
+class DRAW(
+    LikelihoodModel,
+    InfersLatents,
+    Decodes,
+    Reconstructs,
+    HasLowerBound,
+    HasTrajectory,
+    HasReconstructionTrajectory,
+):
     """Deep recurrent attentive writer (Gregor et al. 2015): a VAE that paints its image in T steps.
 
     Each step reads the image and what the canvas still lacks of it, draws latents, and adds to the canvas; decoder and
@@ -228,6 +237,13 @@ class DRAW(LikelihoodModel, Decodes, Reconstructs, HasLowerBound, HasTrajectory,
             return (reconstruction + log_ratio.sum(0)).unflatten(0, (samples, len(images)))
 
         return importance_bound(log_weights, num_samples, len(images), self.max_rows)
+
+    @torch.no_grad()
+    def posterior_draws(self, images: Tensor, num_samples: int = 1, condition: Any = None) -> list[Tensor]:
+        """Of each step the mean of q(z_t given x, z_1 .. z_t-1), given draws of the steps before it."""
+        rows = images.expand(num_samples, *images.shape).flatten(0, 1)
+        drawing = self.infer(rows, self.noise(len(rows)), repeat_condition(condition, num_samples))
+        return list(drawing.posterior.mean.unflatten(1, (num_samples, -1)))
 
     # ---- images
 

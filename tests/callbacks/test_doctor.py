@@ -10,11 +10,13 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.nn import Linear
+from torch.optim import SGD
 
 from lit_gen.callbacks import BestAndLast, Doctor
 from lit_gen.callbacks.symptoms import Posteriors, jumped, kl_per_unit, sample_spread
-from lit_gen.models import BGAN, VAE
-from lit_gen.networks import DiscretizedLogisticLikelihood, GaussianLikelihood
+from lit_gen.models import BGAN, DRAW, VAE
+from lit_gen.networks import DiscretizedLogisticLikelihood, FullReader, FullWriter, GaussianLikelihood
 from tests.callbacks.tiny import SHAPE, data, small, trainer, vae
 
 
@@ -135,6 +137,23 @@ def test_posterior_collapse(active: int, tmp_path: Path, caplog: pytest.LogCaptu
         assert "--model.kl_warmup_steps" in text
 
 
+@pytest.mark.parametrize("looks", [False, True])
+def test_collapse_of_a_model_that_draws_in_steps(looks: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    model = DRAW(SHAPE, 2, 10, 8, FullReader, FullWriter, optimizer=lambda parameters: SGD(parameters, lr=0.0))
+    (head,) = (part for part in model.posterior_head.modules() if isinstance(part, Linear))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        # The means of the first unit see the image, or none do.
+        head.weight[int(looks) : 10] = 0
+    run = trainer(tmp_path, Doctor(patience=2), max_epochs=3)
+    run.fit(model, data())
+    assert run.callback_metrics["val/active_units"] == (2 if looks else 0)
+    assert told(caplog).count("0 of 20 latent units are active") == (not looks)
+    assert ("--trainer.gradient_clip_val" in told(caplog)) == (not looks)
+
+
 def test_patience(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer(tmp_path, Doctor(patience=3), max_epochs=2).fit(Collapsed(SHAPE, 10, small, small), data())
     assert "posterior collapse" not in told(caplog)
@@ -147,6 +166,12 @@ def test_active_units_by_hand() -> None:
     for part in range(0, 50, 20):
         posteriors.add(means[part : part + 20], kl[part : part + 20])
     assert torch.allclose(posteriors.variances().float(), means.var(0, correction=0), rtol=1e-4)
+    # Noise of a known variance in the means is taken off.
+    noisy = Posteriors()
+    noisy.add(means + torch.tensor([[1.0], [-1.0]]).repeat(25, 1), None, torch.full((50, 3), 0.25))
+    shifted = means + torch.tensor([[1.0], [-1.0]]).repeat(25, 1)
+    assert torch.allclose(noisy.variances().float(), shifted.var(0, correction=0) - 0.25, rtol=1e-4)
+    assert noisy.kl() is None
     found = posteriors.kl()
     assert found is not None
     assert torch.allclose(found.float(), kl.mean(0))

@@ -22,9 +22,9 @@ from lit_gen.callbacks import (
     evaluation,
 )
 from lit_gen.metrics import Receipt
-from lit_gen.models import LAPGAN, RBM, ClassLAPGAN, FlowVAE
+from lit_gen.models import DRAW, LAPGAN, RBM, ClassLAPGAN, FlowVAE
 from lit_gen.models.base import ClassConditional, Decodes, GenerativeModel
-from lit_gen.networks import MLP, GaussianLikelihood, PlanarFlow, Shape
+from lit_gen.networks import MLP, FullReader, FullWriter, GaussianLikelihood, PlanarFlow, Shape
 from tests.callbacks.tiny import SHAPE, data, small, trainer, vae
 from tests.linear_gaussian import LOG_P, OFFSET, VARIANCE, WEIGHTS, LinearGaussianVAE, X
 from tests.models.test_iwae import two_layers
@@ -225,6 +225,23 @@ def test_two_layers_are_measured_as_they_are_sampled(tmp_path: Path) -> None:
     assert result["test/log_likelihood_ais"] == pytest.approx(at_x.item(), abs=0.2)
     # This encoder looks at no image.
     assert [result[f"test/active_units{layer}"] for layer in ("", "_1", "_2")] == [0, 0, 0]
+
+
+def test_units_of_each_step_of_draw(tmp_path: Path) -> None:
+    """Of two units in two steps the second looks at nothing; what a step owes to earlier draws is no activity."""
+    torch.manual_seed(0)
+    model = DRAW((1, 2, 2), steps=2, latent_dim=2, hidden_dim=8, reader=FullReader, writer=FullWriter)
+    (head,) = (part for part in model.posterior_head.modules() if isinstance(part, torch.nn.Linear))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        head.weight[1], head.bias[1] = 0, 0.3  # the mean of the second unit
+    images = torch.randint(2, (60, 1, 2, 2)).float()
+    result = measure(tmp_path, model, loader(images), ActiveUnits())
+    assert [result[f"test/active_units{step}"] for step in ("", "_1", "_2")] == [2, 1, 1]
+    assert model.posterior_draws(images[:1], 50)[1].std(0)[0, 0] > 0.1
+    result = measure(tmp_path / "alike", model, loader(images[:1].expand(60, 1, 2, 2)), ActiveUnits())
+    assert [result[f"test/active_units{step}"] for step in ("", "_1", "_2")] == [0, 0, 0]
 
 
 def test_conditional_models_get_the_conditions_of_their_images(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -192,6 +193,22 @@ class Shifted(DRAW):
         self, latent: Tensor, hidden: Tensor, canvas: Tensor, context: Any
     ) -> tuple[Tensor, Tensor | None]:
         return latent + context, torch.ones(len(latent), 1)
+
+
+def test_posterior_draws_average_over_the_steps_before() -> None:
+    """Against Gauss-Hermite quadrature over z_1."""
+    made, x = model(steps=2, latent_dim=1), images(3)
+    first, second = made.posterior_draws(x, 4000)
+    assert first.shape == second.shape == (4000, 3, 1)
+    nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(40))
+    noise = torch.stack([nodes, torch.zeros_like(nodes)], 1)[:, :, None]
+    for number, image in enumerate(x):
+        means = made.infer(image.expand(40, 1, 5, 4), noise).posterior.mean
+        exact = (weights * means[..., 0]).sum(1) / weights.sum()
+        assert torch.allclose(first[:, number, 0], exact[0])
+        spread = second[:, number, 0].std().item()
+        assert spread > 0.01, "what was drawn before matters"
+        assert second[:, number, 0].mean().item() == pytest.approx(exact[1].item(), abs=4 * spread / 4000**0.5)
 
 
 def test_hooks_of_a_variant_reach_all_that_is_drawn() -> None:
