@@ -62,6 +62,8 @@ class ClassLAPGAN(LAPGAN, ClassConditional):
         discriminator_lr_scheduler: takes the optimizer of a discriminator; stepped after each epoch.
         generator_clip: largest norm of the gradient of a generator; None for no clipping.
         discriminator_clip: largest norm of the gradient of a discriminator.
+        bounded: whether the image of the coarsest level goes through tanh, as those of a DCGAN do. A discriminator with
+            batch normalisation sees no scale of images, and without it lets that grow beyond all pixels.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class ClassLAPGAN(LAPGAN, ClassConditional):
         discriminator_lr_scheduler: LRSchedulerCallable | None = None,
         generator_clip: float | None = None,
         discriminator_clip: float | None = None,
+        bounded: bool = False,
     ) -> None:
         if num_classes < 2:
             raise ValueError(
@@ -114,6 +117,7 @@ class ClassLAPGAN(LAPGAN, ClassConditional):
             discriminator_lr_scheduler,
             generator_clip,
             discriminator_clip,
+            bounded,
         )
         self.num_classes = num_classes
 

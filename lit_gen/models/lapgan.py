@@ -101,6 +101,8 @@ class LAPGAN(Balanced, Decodes, HasTrajectory, EstimatesLevels):
         discriminator_lr_scheduler: takes the optimizer of a discriminator; stepped after each epoch.
         generator_clip: largest norm of the gradient of a generator; None for no clipping.
         discriminator_clip: largest norm of the gradient of a discriminator.
+        bounded: whether the image of the coarsest level goes through tanh, as those of a DCGAN do. A discriminator with
+            batch normalisation sees no scale of images, and without it lets that grow beyond all pixels.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class LAPGAN(Balanced, Decodes, HasTrajectory, EstimatesLevels):
         discriminator_lr_scheduler: LRSchedulerCallable | None = None,
         generator_clip: float | None = None,
         discriminator_clip: float | None = None,
+        bounded: bool = False,
     ) -> None:
         super().__init__(image_shape, discriminator_steps, generator_steps, micro_batches)
         if latent_dim < 1:
@@ -164,6 +167,7 @@ class LAPGAN(Balanced, Decodes, HasTrajectory, EstimatesLevels):
         self.make_discriminator_lr_scheduler = discriminator_lr_scheduler
         self.generator_clip = check_clip("generator_clip", generator_clip)
         self.discriminator_clip = check_clip("discriminator_clip", discriminator_clip)
+        self.bounded = bounded
 
     # ---- the networks: what factories made, by the names of their arguments
 
@@ -233,7 +237,8 @@ class LAPGAN(Balanced, Decodes, HasTrajectory, EstimatesLevels):
         """
         network = (self.averages if averaged and self.averages is not None else self.generators)[rung.level]
         if rung.coarse is None:
-            return full_precision(network(self.network_input(rung.level, noise, rung.condition)))
+            image = full_precision(network(self.network_input(rung.level, noise, rung.condition)))
+            return image.tanh() if self.bounded else image
         planes = torch.cat([noise, rung.coarse], 1)
         return rung.coarse + full_precision(network(self.network_input(rung.level, planes, rung.condition)))
 

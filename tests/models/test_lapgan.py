@@ -12,7 +12,15 @@ from torch.optim import SGD, Adam
 from lit_gen.callbacks import Trajectory
 from lit_gen.models import LAPGAN, R1, ClassLAPGAN, ErrorBalance, GradientPenalty, RatioBalance, load_model
 from lit_gen.models.lapgan import pyramid_sizes
-from lit_gen.networks import MLP, CoarseDiscriminator, ConvEncoder, PlaneDiscriminator, PlaneGenerator, Shape
+from lit_gen.networks import (
+    MLP,
+    CoarseDiscriminator,
+    ConvEncoder,
+    DCGANDiscriminator,
+    PlaneDiscriminator,
+    PlaneGenerator,
+    Shape,
+)
 from lit_gen.networks.laplacian import collapse_pyramid, laplacian_pyramid, resize
 from tests.callbacks.tiny import data, trainer
 
@@ -136,6 +144,26 @@ def test_generation_is_differentiable_in_the_noise_of_every_level() -> None:
     assert z.grad is not None
     for part in model.noise_of(z.grad):
         assert part.abs().amax(tuple(range(1, part.ndim))).min() > 0
+
+
+def test_bounded_images_keep_a_scale_that_batch_normalisation_hides() -> None:
+    """Without biases, but for what is added to variances, such a discriminator says the same of ten times the image."""
+
+    def normalised(input_shape: Shape, output_shape: Shape) -> DCGANDiscriminator:
+        return DCGANDiscriminator(input_shape, output_shape, width=4)
+
+    torch.manual_seed(0)
+    model, free = (lapgan(base_discriminator=normalised, bounded=bounded) for bounded in (True, False))
+    free.load_state_dict(model.state_dict())
+    images, rung = model.rungs(torch.rand(6, *SHAPE))[-1]
+    large, larger = (model.logits(scale * images, rung) for scale in (1e4, 1e5))
+    torch.testing.assert_close(large, larger, rtol=1e-3, atol=1e-5)
+    for parameter in [*model.base_generator.parameters(), *free.base_generator.parameters()]:
+        parameter.data.mul_(5)
+    noise = model.noise_of(model.sample_latents(6))[-1]
+    bounded, coarse = (one.imagine(rung, noise, averaged=False) for one in (model, free))
+    assert coarse.abs().max() > 1
+    torch.testing.assert_close(bounded, coarse.tanh())
 
 
 def test_trajectory_goes_from_coarse_to_fine(tmp_path: Path) -> None:
