@@ -245,12 +245,8 @@ class ParzenWindow(LikelihoodEstimator):
         counts = [min(max_rows, self.num_samples - start) for start in range(0, self.num_samples, max_rows)]
         self._samples = torch.cat([model.sample(count) for count in counts])
         if len(self.sigmas) > 1:
-            images = torch.zeros(0)
-            for batch in validation_batches(trainer):
-                images = torch.cat([images, batch[0].cpu()])[: self.num_validation]
-                if len(images) == self.num_validation:
-                    break
-            images = images.to(self._samples)
+            batches = validation_batches(trainer, self.num_validation)
+            images = torch.cat([batch[0].cpu() for batch in batches])[: self.num_validation].to(self._samples)
             # Every process has validation images of its own, and one of them decides.
             best = parzen_log_likelihood(images[:1], self._samples, images, self.sigmas, max_rows).sigma
             self._sigma = trainer.strategy.broadcast(best)
@@ -339,14 +335,19 @@ def warn_at_ends(estimator: LikelihoodEstimator, sigma: float, sigmas: Sequence[
         )
 
 
-def validation_batches(trainer: pl.Trainer) -> Iterator[Any]:
-    """Batches of the validation data of the run's data module, if there are any."""
+def validation_batches(trainer: pl.Trainer, num_images: int = 1) -> Iterator[Any]:
+    """Batches of the validation data of the run's data module, if there are any, until they hold so many images."""
     datamodule = trainer.datamodule  # type: ignore[attr-defined]
     if datamodule is None or not is_overridden("val_dataloader", datamodule):
         return
     datamodule.setup("validate")
     loaders = datamodule.val_dataloader()
-    yield from loaders if not isinstance(loaders, list) else chain.from_iterable(loaders)
+    seen = 0
+    for batch in loaders if not isinstance(loaders, list) else chain.from_iterable(loaders):
+        yield batch
+        seen += len(batch[0])
+        if seen >= num_images:
+            return
 
 
 def _conditions(model: Any, count: int) -> Any:

@@ -65,16 +65,12 @@ class PyramidParzen(LikelihoodEstimator):
     def prepare(self, trainer: pl.Trainer, model: Any, max_rows: int) -> dict[str, Any]:
         if len(self.sigmas) == 1:
             return {}
-        images, conditions, count = [], [], 0
-        for batch in validation_batches(trainer):
-            image, condition = model.unpack(move_data_to_device(batch, model.device))
-            images.append(image)
-            conditions.append(condition)
-            count += len(image)
-            if count >= self.num_validation:
-                break
-        count = min(count, self.num_validation)
-        held_out = torch.cat(images)[:count], first(joined(conditions), count)
+        batches = [
+            model.unpack(move_data_to_device(batch, model.device))
+            for batch in validation_batches(trainer, self.num_validation)
+        ]
+        images = torch.cat([batch for batch, _ in batches])[: self.num_validation]
+        held_out = images, first(joined([condition for _, condition in batches]), len(images))
         # An image must be judged where sigmas are chosen, and says nothing of them.
         judged = held_out[0][:1], first(held_out[1], 1)
         found = self._estimate(model, judged, held_out, max_rows, iter)
@@ -111,12 +107,12 @@ class PyramidParzen(LikelihoodEstimator):
             validation,
             judged[1],
             validation_condition,
-            self.num_samples,
-            self.num_residuals,
-            self.sigmas,
-            self._chosen if held_out is None else None,
-            max(1, max_rows // self.num_residuals),
-            progress,
+            num_samples=self.num_samples,
+            num_residuals=self.num_residuals,
+            sigmas=self.sigmas,
+            level_sigmas=self._chosen if held_out is None else None,
+            max_rows=max(1, max_rows // self.num_residuals),
+            progress=progress,
         )
 
     def conclude(self, moments: Mapping[str, Moments]) -> list[Finding]:

@@ -41,8 +41,8 @@ class RunningMoments(nn.Module):
         codes = codes.detach().float()
         self.batches += 1
         weight = max(1 - self.decay, 1 / int(self.batches))
+        count = summed_over_processes(codes.new_full((), len(codes)))
         # About the mean of their own batch: of codes far from zero that hardly differ, squares would leave nothing.
-        count = summed_over_processes(torch.tensor(float(len(codes)), device=codes.device))
         mean = summed_over_processes(codes.sum(0)) / count
         shift, centred = mean - self.mean, codes - mean
         with torch.autocast(codes.device.type, enabled=False):

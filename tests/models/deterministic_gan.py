@@ -1,13 +1,12 @@
 """A GAN whose noise follows from the batch, so that runs differ by nothing but their arithmetic."""
 
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lit_gen.models import GAN
 from lit_gen.networks import MLP, Shape
+from tests.models.written import WritesWeights
 
 SHAPE: Shape = (1, 8, 8)
 LATENTS = 4
@@ -24,12 +23,5 @@ class Deterministic(GAN):
         return self.generate(images.flatten(1)[:, 20 : 20 + LATENTS], condition)
 
 
-class Written(Deterministic):
+class Written(WritesWeights, Deterministic):
     """Writes the weights that a process begins and ends with."""
-
-    def on_train_start(self) -> None:
-        super().on_train_start()
-        self.start = {name: value.clone() for name, value in self.state_dict().items()}
-
-    def on_train_end(self) -> None:
-        torch.save({"start": self.start, "end": self.state_dict()}, Path(f"process{self.global_rank}.pt"))
