@@ -1,18 +1,20 @@
 """Training steps of DRAW beside the same equations written plainly (``plain_draw.py``), over T and size.
 
 Networks are those of the ready configs, with Bernoulli pixels everywhere; a step is objective, gradient and fused Adam
-on a batch in memory, for both alike and without a trainer. Weights are equal at the start, and so are the numbers (a
-test). Contestants take turns, and the best of several steps counts, in seconds of the processor: one thread, whatever
-else the machine does.
+on a batch in memory, for all alike and without a trainer. Weights are equal at the start, and so are the numbers (a
+test). lit_gen runs as it is, compiled as by ``--compile``, and compiled with products in bfloat16 as by
+``-c trainer/bf16``; how long the compiler takes does not count. Contestants take turns, and the best of several steps
+counts, in seconds of the processor: one thread, whatever else the machine does.
 """
 
+import copy
 import gc
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.conditions import BATCH
 from benchmarks.plain_draw import PlainDRAW
@@ -48,7 +50,8 @@ CASES = (
     Case((3, 32, 32), 8, 200, 400, 5, 5),  # draw/cifar10
     Case((3, 54, 54), 8, 100, 800, 12, 12),  # draw/svhn_numbers
 )
-TARGETS = {f"{case.name} / plain": 1.5 for case in CASES}
+COMPILED, IN_BF16 = "lit_gen compiled", "lit_gen compiled, in bf16"
+TARGETS = {f"{case.name}: {who} / plain": 1.5 for case in CASES for who in ("lit_gen", COMPILED, IN_BF16)}
 
 
 def contestants(case: Case) -> tuple[DRAW, PlainDRAW]:
@@ -66,41 +69,38 @@ def contestants(case: Case) -> tuple[DRAW, PlainDRAW]:
     return ours, plain
 
 
-def step_seconds(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> float:
-    """Seconds of the processor for one training step."""
-    start = time.process_time()
-    optimizer.zero_grad()
-    loss().backward()
-    optimizer.step()
-    return time.process_time() - start
+def measure(
+    repeats: int, cases: tuple[Case, ...] = CASES, batch_size: int = BATCH, backend: str = "inductor"
+) -> dict[str, Any]:
+    """All contestants in turn, after two steps that do not count; the best time of each.
 
-
-def measure(repeats: int, cases: tuple[Case, ...] = CASES, batch_size: int = BATCH) -> dict[str, Any]:
-    """All contestants in turn, after a step that does not count; the best time of each."""
+    Args:
+        repeats: steps that count, of each.
+        cases: networks and images.
+        batch_size: images of a step.
+        backend: compiler of torch.compile.
+    """
     seconds: dict[str, dict[str, list[float]]] = {}
     for case in cases:
         torch.manual_seed(0)
+        torch._dynamo.reset()  # every case is compiled anew
         images = (torch.rand(batch_size, *case.image_shape) > 0.5).float()
-        ours, plain = contestants(case)
-        losses: dict[str, Callable[[], Tensor]] = {
-            "lit_gen": lambda ours=ours, images=images: ours.objective(images).loss.mean(),  # type: ignore[misc]
-            "plain": lambda plain=plain, images=images: sum(plain(images)).mean(),  # type: ignore[misc]
-        }
-        optimizers = {
-            name: torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-            for name, model in (("lit_gen", ours), ("plain", plain))
-        }
-        found: dict[str, list[float]] = {name: [] for name in losses}
-        for repeat in range(repeats + 1):
-            for name, loss in losses.items():
+        runs = turns(case, images, backend)
+        found: dict[str, list[float]] = {name: [] for name in runs}
+        for repeat in range(-2, repeats):
+            for name, seconds_of_a_step in runs.items():
                 gc.collect()
-                took = step_seconds(loss, optimizers[name])
-                if repeat:
+                took = seconds_of_a_step()
+                if repeat >= 0:
                     found[name].append(took)
         seconds[case.name] = found
-        best = {name: min(times) for name, times in found.items()}
-        print(f"{case.name:<24} {1000 * best['lit_gen']:>8.0f} ms, plain {1000 * best['plain']:>8.0f} ms", flush=True)
-    ratios = {f"{name} / plain": min(found["plain"]) / min(found["lit_gen"]) for name, found in seconds.items()}
+        print(f"{case.name:<24}", *(f"{name} {1000 * min(times):.0f} ms" for name, times in found.items()), flush=True)
+    ratios = {
+        f"{name}: {who} / plain": min(found["plain"]) / min(times)
+        for name, found in seconds.items()
+        for who, times in found.items()
+        if who != "plain"
+    }
     milliseconds = {name: {who: 1000 * min(times) for who, times in found.items()} for name, found in seconds.items()}
     networks = {case.name: case.network for case in cases}
     return {
@@ -109,3 +109,31 @@ def measure(repeats: int, cases: tuple[Case, ...] = CASES, batch_size: int = BAT
         "seconds_of_each_step": seconds,
         "ratios": ratios,
     }
+
+
+def turns(case: Case, images: Tensor, backend: str) -> dict[str, Callable[[], float]]:
+    """Training steps of every contestant, each of which tells its seconds."""
+    ours, plain = contestants(case)
+    runs = {"plain": training_step(plain, lambda: sum(plain(images)).mean())}
+    for name in ("lit_gen", COMPILED, IN_BF16):
+        model = copy.deepcopy(ours)
+        if name != "lit_gen":
+            model.compile_parts(backend=backend)
+        runs[name] = training_step(model, lambda model=model: model.objective(images).loss.mean(), name == IN_BF16)  # type: ignore[misc]
+    return runs
+
+
+def training_step(model: nn.Module, loss: Callable[[], Tensor], bf16: bool = False) -> Callable[[], float]:
+    """A training step of this model, which tells its seconds of the processor."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+
+    def step() -> float:
+        start = time.process_time()
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        return time.process_time() - start
+
+    return step

@@ -8,7 +8,9 @@ from lit_gen.models.base import LitGenModule
 
 
 class Compile(pl.Callback):
-    """Compiles the networks of a model for training, each on its own; names in checkpoints stay as they are.
+    """Compiles what a model runs in training: its networks, each on its own, or a step of DRAW as a whole.
+
+    Names in checkpoints stay as they are.
 
     Args:
         mode: how hard torch.compile tries; None is its default.
@@ -25,5 +27,4 @@ class Compile(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit" and isinstance(pl_module, LitGenModule):
-            for part in pl_module.compiled_parts():
-                part.compile(mode=self.mode, backend=self.backend)
+            pl_module.compile_parts(mode=self.mode, backend=self.backend)

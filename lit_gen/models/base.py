@@ -237,6 +237,15 @@ class LitGenModule(Recorded, pl.LightningModule, ABC):
         """Parts that ``torch.compile`` may take, each compiled on its own; override where a part must stay eager."""
         return [part for part in self.children() if isinstance(part, Network)]
 
+    def compile_parts(self, **options: Any) -> None:
+        """Compile what training runs, before it begins.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        for part in self.compiled_parts():
+            part.compile(**options)
+
 
 class GenerativeModel(LitGenModule):
     """A model that images can be drawn from.

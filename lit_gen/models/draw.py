@@ -8,7 +8,7 @@ tells neither learning rate nor clipping nor how weights start; the ready config
 one over the pixels of the image wherever they lie (published code lets those fade that lie far outside).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from lit_gen.models.base import (
     Reconstructs,
     repeat_condition,
 )
-from lit_gen.models.drawing import Drawing, Moments, Step, collect
+from lit_gen.models.drawing import Drawing, Moments, Progress, Step, collect
 from lit_gen.models.optimizers import FusedAdam
 from lit_gen.networks import (
     AttentiveReader,
@@ -122,6 +122,8 @@ class DRAW(
         self.initial_canvas = nn.Parameter(torch.zeros(self.likelihood.parameter_shape))
         self.initial_encoder = nn.Parameter(torch.zeros(self.state_shape))
         self.initial_decoder = nn.Parameter(torch.zeros(self.state_shape))
+        # A function of the model, not a method of it: copies of the model must not step with this one's weights.
+        self.compiled_advance: Callable[..., tuple[Progress, Step]] | None = None
 
     @property
     def cell(self) -> RecurrentCell:
@@ -181,26 +183,49 @@ class DRAW(
             condition: of these images.
         """
         context = self.context(condition)
-        canvas = self.initial_canvas.expand(len(noise), *self.likelihood.parameter_shape)
-        encoder = self.encoder.start(self.initial_encoder, len(noise))
-        decoder = self.decoder.start(self.initial_decoder, len(noise))
-        for step, step_noise in enumerate(noise.unbind(1)):
-            drawn_from = prior = self.step_prior(step, decoder.hidden, context)
-            posterior = read = None
-            if images is not None:
-                error = self.error_image(images, canvas)  # equation 3
-                glimpse = self.reader(images, error, decoder.hidden)  # equation 4
-                encoder = self.encoder(torch.cat([glimpse.features, decoder.hidden], 1), encoder)  # equation 5
-                # Equations 1 and 2, in one product.
-                mean, log_std = full_precision(self.posterior_head(encoder.hidden)).chunk(2, 1)
-                drawn_from = posterior = Moments(mean, log_std)
-                read = glimpse.window
-            latent = drawn_from.carry(step_noise)  # equation 6
-            features, weights = self.decoder_input(latent, decoder.hidden, canvas, context)
-            decoder = self.decoder(features, decoder)  # equation 7
-            stroke = self.writer(decoder.hidden)
-            canvas = canvas + stroke.increment  # equation 8
-            yield Step(canvas, latent, prior, posterior, read, stroke.window, weights)
+        rows, compiled = len(noise), self.compiled_advance
+        # Compiled for training alone: other batch sizes, and images from the prior, would be compiled again.
+        advance = compiled if compiled is not None and self.training and images is not None else type(self).advance
+        progress = Progress(
+            self.initial_canvas.expand(rows, *self.likelihood.parameter_shape),
+            self.encoder.start(self.initial_encoder, rows),
+            self.decoder.start(self.initial_decoder, rows),
+        )
+        for number, step_noise in enumerate(noise.unbind(1)):
+            prior = self.step_prior(number, progress.decoder.hidden, context)
+            progress, step = advance(self, progress, step_noise, prior, images, context)
+            yield step
+
+    def advance(
+        self, progress: Progress, noise: Tensor, prior: Moments, images: Tensor | None, context: Any
+    ) -> tuple[Progress, Step]:
+        """One step from where the last one came to; what torch.compile takes as a whole.
+
+        Args:
+            progress: canvas and states before this step.
+            noise: ``(B, *step_shape)``, standard normal.
+            prior: p(z_t given z_1 .. z_t-1).
+            images: ``(B, *image_shape)`` in [0, 1], or None to generate.
+            context: of :meth:`context`.
+        """
+        canvas, encoder, decoder = progress
+        drawn_from = prior
+        posterior = read = None
+        if images is not None:
+            error = self.error_image(images, canvas)  # equation 3
+            glimpse = self.reader(images, error, decoder.hidden)  # equation 4
+            encoder = self.encoder(torch.cat([glimpse.features, decoder.hidden], 1), encoder)  # equation 5
+            # Equations 1 and 2, in one product.
+            mean, log_std = full_precision(self.posterior_head(encoder.hidden)).chunk(2, 1)
+            drawn_from = posterior = Moments(mean, log_std)
+            read = glimpse.window
+        latent = drawn_from.carry(noise)  # equation 6
+        features, weights = self.decoder_input(latent, decoder.hidden, canvas, context)
+        decoder = self.decoder(features, decoder)  # equation 7
+        stroke = self.writer(decoder.hidden)
+        canvas = canvas + stroke.increment  # equation 8
+        step = Step(canvas, latent, prior, posterior, read, stroke.window, weights)
+        return Progress(canvas, encoder, decoder), step
 
     def infer(self, images: Tensor, noise: Tensor, condition: Any = None) -> Drawing:
         """Draw given images from the posterior.
@@ -292,5 +317,6 @@ class DRAW(
                 line_widths = torch.stack([window.std for window in windows], 1)
             yield Frame(self.likelihood(step.canvas).mean.float(), boxes, step.weights, line_widths)
 
-    def compiled_parts(self) -> list[nn.Module]:
-        return [self.reader, self.encoder, self.decoder, self.writer]
+    def compile_parts(self, **options: Any) -> None:
+        """Compile one step of drawing as a whole, which takes the same time however many steps there are."""
+        self.compiled_advance = torch.compile(type(self).advance, **options)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from lit_gen.networks import Window
+from lit_gen.networks import LSTMState, Window
 from lit_gen.objectives import kl_divergence
 
 
@@ -22,6 +22,15 @@ class Moments(NamedTuple):
     def carry(self, noise: Tensor) -> Tensor:
         """The draw that this standard normal noise ``(B, *latent)`` stands for."""
         return torch.addcmul(self.mean, torch.exp(self.log_std), noise)
+
+
+class Progress(NamedTuple):
+    """What B images have come to, between two steps."""
+
+    canvas: Tensor
+    """(B, *parameter_shape) c_t."""
+    encoder: LSTMState
+    decoder: LSTMState
 
 
 class Step(NamedTuple):

@@ -333,9 +333,9 @@ class SharpenedAlignDRAW(
             self.average.update(self.sharpener)
 
     def compiled_parts(self) -> list[nn.Module]:
-        """Both networks, and the parts of the alignDRAW; not a discriminator whose gradient is part of the loss."""
+        """Both networks; not a discriminator whose gradient is part of the loss."""
         twice = self.regularizer is not None and self.regularizer.differentiates_twice
-        return [self.generator, *([] if twice else [self.discriminator]), *self.drawer.compiled_parts()]
+        return [self.generator, *([] if twice else [self.discriminator])]
 
 
 def trained_align_draw(checkpoint: str) -> AlignDRAW:

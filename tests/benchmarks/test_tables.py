@@ -172,9 +172,9 @@ def test_draw_speed_over_glimpses_and_sizes() -> None:
     name = "28x28 grey, T = 8"
     receipt = {
         "networks": {name: "256 units"},
-        "milliseconds_per_step": {name: {"lit_gen": 100.4, "plain": 160.0}},
-        "ratios": {f"{name} / plain": 1.594},
-        "targets": {f"{name} / plain": 1.5},
+        "milliseconds_per_step": {name: {"plain": 160.0, "lit_gen": 100.4, "lit_gen compiled": 80.0}},
+        "ratios": {f"{name}: lit_gen / plain": 1.594, f"{name}: lit_gen compiled / plain": 2.0},
+        "targets": {f"{name}: lit_gen / plain": 1.5, f"{name}: lit_gen compiled / plain": 1.5},
         "network": "DRAW",
         "batch_size": 100,
         "repeats": 3,
@@ -182,7 +182,8 @@ def test_draw_speed_over_glimpses_and_sizes() -> None:
         "provenance": PROVENANCE,
     }
     shown = draw_speed_table(receipt)
-    assert "| 28x28 grey, T = 8 | 256 units | 100 | 160 | 1.59 (target 1.5) |" in shown
+    assert "plain, ms a step | lit_gen, times as fast | lit_gen compiled, times as fast |" in shown
+    assert "| 28x28 grey, T = 8 | 256 units | 160 | 1.59 (target 1.5) | 2.00 (target 1.5) |" in shown
     assert "the best of 3 interleaved steps" in shown
     assert draw_speed_table(None) == NOT_RUN
 

@@ -23,6 +23,7 @@ from lit_gen.networks import (
     Shape,
     SoftAlignment,
 )
+from tests.compiled import assert_a_compiled_step_is_the_step
 
 VOCABULARY = ["<pad>", ".", "a", "cat", "dog", "sat"]
 CAPTIONS = Caption(torch.tensor([[2, 3, 5, 1], [4, 1, 0, 0], [2, 4, 1, 0]]), torch.tensor([4, 2, 3]))
@@ -235,3 +236,9 @@ def test_the_canvas_starts_dark_and_its_scale_does_not() -> None:
     likelihood = dark.likelihood
     means = [likelihood.distribution(canvas[None]).mean for canvas in (dark.initial_canvas.detach(), brighter)]
     assert (means[1] > means[0]).all(), "the first plane is that of the mean"
+
+
+# torch hides this warning of its own by a filter that comes after the one of the tests.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_a_compiled_step_is_the_step() -> None:
+    assert_a_compiled_step_is_the_step(model().train(), images(3), CAPTIONS)

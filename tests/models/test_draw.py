@@ -25,6 +25,7 @@ from lit_gen.networks import (
     GaussianLikelihood,
     Shape,
 )
+from tests.compiled import assert_a_compiled_step_is_the_step
 
 
 def reading(size: int) -> Callable[[Shape, int], AttentiveReader]:
@@ -278,3 +279,14 @@ def test_checkpoint_rebuilds_the_parts(tmp_path: Any) -> None:
 def test_bad_sizes() -> None:
     with pytest.raises(ValueError, match="steps, latent_dim and hidden_dim must be at least 1, got 0, 100 and 256"):
         DRAW((1, 8, 8), steps=0)
+
+
+def conv_model() -> DRAW:
+    return lively(ConvDRAW((1, 6, 8), steps=3, latent_dim=2, hidden_dim=4))
+
+
+# torch hides this warning of its own by a filter that comes after the one of the tests.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize(("build", "shape"), [(model, (1, 5, 4)), (conv_model, (1, 6, 8))], ids=["DRAW", "ConvDRAW"])
+def test_a_compiled_step_is_the_step(build: Callable[[], DRAW], shape: Shape) -> None:
+    assert_a_compiled_step_is_the_step(build().train(), images(4, shape))
