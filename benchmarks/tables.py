@@ -53,12 +53,15 @@ def result(row: Mapping[str, Any], receipt: Receipt | None) -> str:
 
 
 def also(row: Mapping[str, Any], receipt: Receipt) -> str:
-    """What a row shows beside its number, in the same units but for the sign: each metric with its name."""
+    """What a row shows beside its number, in the same units but for the sign: each metric that it measured, with its name.
+
+    Its receipt may be older than the row's wish to show one.
+    """
     if "also" not in row:
         return ""
     units, values = abs(row["factor"]), receipt["test_metrics"]
-    shown = [f"{name} {units * values[metric]:.3g}" for name, metric in row["also"].items()]
-    return f" ({', '.join(shown)})"
+    shown = [f"{name} {units * values[metric]:.3g}" for name, metric in row["also"].items() if metric in values]
+    return f" ({', '.join(shown)})" if shown else ""
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], receipts: Mapping[str, Receipt]) -> str:
