@@ -53,9 +53,9 @@ def result(row: Mapping[str, Any], receipt: Receipt | None) -> str:
 
 
 def also(row: Mapping[str, Any], receipt: Receipt) -> str:
-    """What a row shows beside its number, in the same units but for the sign: each metric that it measured, with its name.
+    """What a row shows beside its number, in the same units but for the sign: each metric with its name.
 
-    Its receipt may be older than the row's wish to show one.
+    A receipt that is older than the row's wish to show one lacks it.
     """
     if "also" not in row:
         return ""

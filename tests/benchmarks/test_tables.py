@@ -87,6 +87,9 @@ def test_a_row_shows_other_metrics_beside_its_number() -> None:
     row = {**ROW, "factor": -100, "also": {"accuracy": "test/accuracy", "IoU": "test/iou"}}
     receipt = {**RECEIPT, "test_metrics": {"test/accuracy": 0.98765, "test/iou": 0.5}}
     assert cells(rows_table([row], {"r": receipt}))[3].endswith("(results/r.json)** (accuracy 98.8, IoU 50)")
+    older = {**RECEIPT, "test_metrics": {"test/accuracy": 0.98765}}
+    assert cells(rows_table([row], {"r": older}))[3].endswith("(results/r.json)** (accuracy 98.8)")
+    assert cells(rows_table([row], {"r": {**RECEIPT, "test_metrics": {}}}))[3].endswith("(results/r.json)**")
 
 
 def test_a_row_shows_the_data_it_was_run_on_not_what_was_declared() -> None:
