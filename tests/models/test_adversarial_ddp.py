@@ -31,6 +31,29 @@ PERCEPTUAL = """fit --model tests.models.deterministic_deepsim.Written --model.l
 --model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 0.2
 --model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.2
 """
+SPECTRAL = """fit --model tests.models.deterministic_gan.Written --model.latent_dim 4
+--model.generator MLP --model.generator.hidden_dims [16]
+--model.discriminator DCGANDiscriminator --model.discriminator.width 4
+--model.discriminator.norm none --model.discriminator.spectral_norm true --model.loss Hinge
+--model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 1.0
+--model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.2
+"""
+VAE_GAN = """fit --model tests.models.deterministic_hybrids.WrittenVAEGAN --model.latent_dim 4
+--model.encoder MLP --model.encoder.hidden_dims [16] --model.generator MLP --model.generator.hidden_dims [16]
+--model.discriminator MLP --model.discriminator.hidden_dims [16] --model.feature_layer null --model.gamma 0.01
+--model.distance PixelDistance --model.distance_weight 0.1
+--model.balance Equilibrium --model.balance.margin 0.01
+--model.encoder_optimizer torch.optim.SGD --model.encoder_optimizer.lr 0.2
+--model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 0.2
+--model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.05
+"""
+AUTOENCODER = """fit --model tests.models.deterministic_hybrids.WrittenAAE --model.latent_dim 4 --model.micro_batches 2
+--model.encoder MLP --model.encoder.hidden_dims [16] --model.decoder MLP --model.decoder.hidden_dims [16]
+--model.discriminator MLP --model.discriminator.hidden_dims [16]
+--model.optimizer torch.optim.SGD --model.optimizer.lr 0.01
+--model.generator_optimizer torch.optim.SGD --model.generator_optimizer.lr 0.2
+--model.discriminator_optimizer torch.optim.SGD --model.discriminator_optimizer.lr 0.2
+"""
 DATA = """--data Synthetic --data.image_shape [1,8,8] --data.num_train 80 --data.num_val 10 --data.num_test 20
 --data.batch_size 10 --trainer.max_epochs 1 --trainer.accelerator cpu --trainer.enable_progress_bar false
 --trainer.enable_model_summary false"""
@@ -42,6 +65,9 @@ DATA = """--data Synthetic --data.image_shape [1,8,8] --data.num_train 80 --data
         (GAN, ["generator", "discriminator", "average.network"]),
         (PYRAMID, ["generators.0", "discriminators.0", "generators.1", "discriminators.1", "averages.0.network"]),
         (PERCEPTUAL, ["encoder", "decoder", "discriminator"]),
+        pytest.param(SPECTRAL, ["generator"], marks=pytest.mark.slow),
+        pytest.param(VAE_GAN, ["encoder", "generator", "discriminator"], marks=pytest.mark.slow),
+        pytest.param(AUTOENCODER, ["encoder", "decoder", "discriminator"], marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_take_the_steps_of_one_with_both_their_batches(
