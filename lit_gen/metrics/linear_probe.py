@@ -80,7 +80,8 @@ def fit_probe(
 ) -> FittedProbe:
     """Fit a linear SVM with squared hinge loss and squared weights (L2-SVM), one class against the others.
 
-    Features are divided by their mean length first, so that a cost means the same of all networks.
+    Features are divided by their mean length first, so that a cost means the same of all networks. Costs are tried from
+    the smallest, which is fitted soonest, until one does worse than the one before.
 
     Args:
         features: ``(N, D)``.
@@ -93,7 +94,7 @@ def fit_probe(
         ValueError: features and targets that do not belong together, or classes with fewer images than folds.
     """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.svm import LinearSVC
 
     check_matrix(features, "features")
@@ -108,16 +109,26 @@ def fit_probe(
             f" {len(targets.unique())} classes and {rarest} images of the rarest: take more images or fewer folds"
         )
     length = features.double().norm(dim=1).mean().clamp(min=1e-12).item()
-    machine = LinearSVC(loss="squared_hinge", penalty="l2", dual="auto", max_iter=STEPS, random_state=seed)
     parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    search = GridSearchCV(machine, {"C": list(costs)}, cv=parts)
+    rows, classes = (features.cpu() / length).numpy(), targets.cpu().numpy()
+
+    def machine(cost: float) -> LinearSVC:
+        return LinearSVC(C=cost, loss="squared_hinge", penalty="l2", dual="auto", max_iter=STEPS, random_state=seed)
+
+    chosen, best = 0.0, -1.0
     with warnings.catch_warnings():
         # Of costs that are not chosen it does not matter.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        search.fit((features.cpu() / length).numpy(), targets.cpu().numpy())
-    if search.best_estimator_.n_iter_ >= STEPS:
+        for cost in sorted(costs):
+            score = float(cross_val_score(machine(cost), rows, classes, cv=parts).mean())
+            if score < best:
+                break
+            if score > best:
+                chosen, best = cost, score
+        fitted = machine(chosen).fit(rows, classes)
+    if fitted.n_iter_ >= STEPS:
         rank_zero_warn("the linear classifier has not converged: its accuracy may be too low; try smaller costs")
-    return FittedProbe(search.best_estimator_, length, search.best_params_["C"], float(search.best_score_))
+    return FittedProbe(fitted, length, chosen, best)
 
 
 def linear_probe(
