@@ -60,7 +60,8 @@ def also(row: Mapping[str, Any], receipt: Receipt) -> str:
     if "also" not in row:
         return ""
     units, values = abs(row["factor"]), receipt["test_metrics"]
-    shown = [f"{name} {units * values[metric]:.3g}" for name, metric in row["also"].items() if metric in values]
+    measured = {name: units * values[metric] for name, metric in row["also"].items() if metric in values}
+    shown = [f"{name} {value:{',.0f' if abs(value) >= 1000 else '.3g'}}" for name, value in measured.items()]
     return f" ({', '.join(shown)})" if shown else ""
 
 

@@ -87,6 +87,8 @@ def test_a_row_shows_other_metrics_beside_its_number() -> None:
     row = {**ROW, "factor": -100, "also": {"accuracy": "test/accuracy", "IoU": "test/iou"}}
     receipt = {**RECEIPT, "test_metrics": {"test/accuracy": 0.98765, "test/iou": 0.5}}
     assert cells(rows_table([row], {"r": receipt}))[3].endswith("(results/r.json)** (accuracy 98.8, IoU 50)")
+    large = {**RECEIPT, "test_metrics": {"test/accuracy": 28.956, "test/iou": -0.0123}}
+    assert cells(rows_table([row], {"r": large}))[3].endswith("(results/r.json)** (accuracy 2,896, IoU -1.23)")
     older = {**RECEIPT, "test_metrics": {"test/accuracy": 0.98765}}
     assert cells(rows_table([row], {"r": older}))[3].endswith("(results/r.json)** (accuracy 98.8)")
     assert cells(rows_table([row], {"r": {**RECEIPT, "test_metrics": {}}}))[3].endswith("(results/r.json)**")
@@ -97,6 +99,11 @@ def test_a_row_shows_the_data_it_was_run_on_not_what_was_declared() -> None:
     assert cells(rows_table([ROW], {"r": RECEIPT}))[2] == "bound, nats. the data"
     other = {**ROW, "training_differs": "Fewer epochs"}
     assert cells(rows_table([other], {"r": RECEIPT}))[2] == "bound, nats. the data. Fewer epochs"
+
+
+def test_no_model_is_listed_twice_with_one_row() -> None:
+    listed = [(model["class"], model["row"]) for model in declared()[1]]
+    assert len(listed) == len(set(listed))
 
 
 def test_a_model_links_to_the_receipt_from_the_front_page() -> None:
