@@ -131,8 +131,8 @@ def synthetic(config: dict, folder: Path) -> list[str]:
         arguments[part]["init_args"] = {**network, **narrow}
     for part in ("base_generator", "base_discriminator") if config["model"]["class_path"] == "LAPGAN" else ():
         # So do 66 million weights of 8x8 pixels.
-        narrow = {"channels": [8, 8]} if "channels" in arguments[part]["init_args"] else {"hidden_dims": [8, 8]}
-        arguments[part]["init_args"] |= narrow
+        widths = {"channels": [8, 8], "width": 8, "hidden_dims": [8, 8]}
+        arguments[part]["init_args"] |= {name: widths[name] for name in widths.keys() & arguments[part]["init_args"]}
     arguments = config["model"].setdefault("init_args", {})
     if "TorchvisionEncoder" in str(arguments.get("encoder")):
         # Weights that are downloaded would say no more of the config.
