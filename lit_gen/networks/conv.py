@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lit_gen.networks.mlp import ACTIVATIONS, Activation
+from lit_gen.networks.mlp import ACTIVATIONS, Activation, hidden_layers
 from lit_gen.networks.network import Network, Shape
 
 KernelSize = Literal[3, 4]
@@ -91,17 +91,18 @@ class ResidualBlock(nn.Module):
 
 
 class ConvEncoder(Network):
-    """Strided convolutions, then a linear layer: image -> vector.
+    """Strided convolutions, then hidden layers if any and a linear layer: image -> vector.
 
     Args:
         input_shape: ``(C, H, W)``, any size.
         output_shape: shape of one output, without the batch.
         channels: feature maps of each layer, each of which halves height and width; or those of the first alone,
             doubled by as many layers as bring the shorter side to about 4 pixels.
-        activation: non-linearity after each convolution.
+        activation: non-linearity after each convolution and hidden layer.
         batch_norm: batch normalisation before each non-linearity.
         kernel_size: 3 rounds odd sizes up when it halves them, 4 down.
         residual_blocks: residual blocks after each strided convolution.
+        hidden_dims: width of each fully connected layer between the convolutions and the output.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class ConvEncoder(Network):
         batch_norm: bool = False,
         kernel_size: KernelSize = 3,
         residual_blocks: int = 0,
+        hidden_dims: Sequence[int] = (),
     ) -> None:
         super().__init__(input_shape, output_shape)
         what = "the input of ConvEncoder"
@@ -128,8 +130,10 @@ class ConvEncoder(Network):
         last = halvings((height, width), len(maps), kernel_size)[-1]
         self.convolutions = nn.Sequential(*layers)
         outputs = nn.Unflatten(1, self.output_shape)
-        flat = last[0] * last[1] * maps[-1]
-        self.output = nn.Sequential(nn.Flatten(), nn.Linear(flat, math.prod(self.output_shape)), outputs)
+        widths = [last[0] * last[1] * maps[-1], *hidden_dims]
+        hidden = hidden_layers(widths, activation, batch_norm)
+        linear = nn.Linear(widths[-1], math.prod(self.output_shape))
+        self.output = nn.Sequential(nn.Flatten(), *hidden, linear, outputs)
 
     def activations(self, x: Tensor) -> list[Tensor]:
         """What each strided convolution gives after its non-linearity, ``(B, C, H, W)`` each, the largest first."""
@@ -146,17 +150,18 @@ class ConvEncoder(Network):
 
 
 class ConvDecoder(Network):
-    """A linear layer, then transposed convolutions: vector -> image, the mirror of :class:`ConvEncoder`.
+    """Linear layers, then transposed convolutions: vector -> image, the mirror of :class:`ConvEncoder`.
 
     Args:
         input_shape: shape of one input, without the batch.
         output_shape: ``(C, H, W)``, any size.
         channels: feature maps of each layer, from the smallest image to the largest, each of which doubles the size; or
             those of the last alone, where :class:`ConvEncoder` has as many in its first.
-        activation: non-linearity before each transposed convolution.
+        activation: non-linearity after each hidden layer and before each transposed convolution.
         batch_norm: batch normalisation before each non-linearity.
         kernel_size: 4 touches every pixel equally often, 3 leaves a faint chequerboard to be unlearned.
         residual_blocks: residual blocks before each transposed convolution.
+        hidden_dims: width of each fully connected layer before the first transposed convolution.
     """
 
     def __init__(
@@ -168,6 +173,7 @@ class ConvDecoder(Network):
         batch_norm: bool = False,
         kernel_size: KernelSize = 3,
         residual_blocks: int = 0,
+        hidden_dims: Sequence[int] = (),
     ) -> None:
         super().__init__(input_shape, output_shape)
         what = "the output of ConvDecoder"
@@ -177,8 +183,9 @@ class ConvDecoder(Network):
             maps = maps[::-1]
         sizes = halvings((height, width), len(maps), kernel_size)[::-1]
         start = (maps[0], *sizes[0])
-        layers: list[nn.Module] = [nn.Flatten(), nn.Linear(math.prod(self.input_shape), math.prod(start))]
-        layers.append(nn.Unflatten(1, start))
+        widths = [math.prod(self.input_shape), *hidden_dims]
+        layers: list[nn.Module] = [nn.Flatten(), *hidden_layers(widths, activation, batch_norm)]
+        layers += [nn.Linear(widths[-1], math.prod(start)), nn.Unflatten(1, start)]
         for (before, after), (small, large) in zip(pairwise([*maps, colours]), pairwise(sizes), strict=True):
             layers += [ResidualBlock(before, activation, batch_norm) for _ in range(residual_blocks)]
             layers += [nn.BatchNorm2d(before)] if batch_norm else []

@@ -22,6 +22,22 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+def hidden_layers(widths: Sequence[int], activation: Activation, batch_norm: bool) -> list[nn.Module]:
+    """Linear layers between the given widths, each followed by its non-linearity.
+
+    Args:
+        widths: that of the input and of each layer.
+        activation: non-linearity after each layer.
+        batch_norm: batch normalization before each non-linearity.
+    """
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers.append(nn.Linear(before, after))
+        layers += [nn.BatchNorm1d(after)] if batch_norm else []
+        layers.append(ACTIVATIONS[activation]())
+    return layers
+
+
 class MLP(Network):
     """Multi-layer perceptron between two shapes: flatten, hidden layers, a linear output, unflatten.
 
@@ -50,13 +66,8 @@ class MLP(Network):
     ) -> None:
         super().__init__(input_shape, output_shape)
         widths = [math.prod(self.input_shape), *hidden_dims]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers.append(nn.Linear(before, after))
-            if batch_norm:
-                layers.append(nn.BatchNorm1d(after))
-            layers.append(ACTIVATIONS[activation]())
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], math.prod(self.output_shape)))
+        hidden = hidden_layers(widths, activation, batch_norm)
+        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], math.prod(self.output_shape)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x.flatten(1)).unflatten(1, self.output_shape)
