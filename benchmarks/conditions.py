@@ -80,13 +80,14 @@ def lit_gen_epoch(model: Sequence[str], root: str, images: int) -> float:
         root: folder that holds MNIST.
         images: images of the epoch.
     """
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        words = [*model, "--data=MNIST", f"--data.root={root}", f"--data.batch_size={BATCH}", "--data.val_size=0"]
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--data=MNIST", *model, f"--data.root={root}", f"--data.batch_size={BATCH}", "--data.val_size=0"]
         words += [f"--data.subset={images}", f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
         words += ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", "--trainer.enable_model_summary=false"]
         words += ["--trainer.callbacks+=benchmarks.clock.BatchTime", "--trainer.callbacks.clock=process"]
         cli: Any = LitGenCLI(words, run=False)
-        cli.trainer.fit(cli.model, cli.datamodule)
+        with quiet():
+            cli.trainer.fit(cli.model, cli.datamodule)
     return next(callback.seconds for callback in cli.trainer.callbacks if type(callback).__name__ == "BatchTime")
 
 

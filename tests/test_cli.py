@@ -259,6 +259,19 @@ def test_mistakes_are_told_in_one_message(change: list[str], expected: str, caps
     assert not Path("runs").exists(), "something half-written was left behind"
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--data.root=here", "--data=MNIST", "--model=VAE"], "give --data=CLASS first"),
+        (["--model.latent_dim=3", "--model=VAE", "--data=Digits"], "--model.latent_dim stands before"),
+    ],
+)
+def test_options_before_their_class_are_told_so(
+    words: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert expected in fails(["fit", *words], capsys)
+
+
 def test_an_incompatible_checkpoint_is_refused(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = str(run_folder / "version_0" / "checkpoints" / "last.ckpt")
     message = fails(["test", "--ckpt_path", checkpoint, "--data.image_shape=[3,8,8]", *QUIET], capsys)

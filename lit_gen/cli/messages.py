@@ -52,6 +52,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else "."
 
 
+def class_first(key: str, name: str = "...") -> str:
+    """What to do about an option of a class that has not been named yet."""
+    return (
+        f"--{key}.{name} stands before the class that it belongs to: give --{key}=CLASS first, or a config that names"
+        " it, such as -c vae/digits; `lit-gen list` shows what there is"
+    )
+
+
 def explain(message: str, options: Iterable[str] = ()) -> str:
     """What a parser says, without its inner workings, and with the nearest known name.
 
@@ -68,11 +76,16 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
             key = re.search(r'Parser key "([\w.]+)"', message)
             return f"{name} cannot be used for --{key.group(1) if key else '...'}: it is of another kind. {more}"
         return f"unknown class {name!r}{nearest(name, known)} {more}"
+    abstract = re.search(r'Parser key "([\w.]+)".+Expected an instantiatable class', message, re.DOTALL)
+    if abstract:
+        return class_first(abstract.group(1))
     unknown_argument = re.search(
         r"Problem with given class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted", message
     )
     if unknown_argument:
         class_path, name = unknown_argument.groups()
+        if resolve_class(class_path, object) is LitGenModule:
+            return class_first("model", name)
         known = options_of(resolve_class(class_path, object))
         hint = f"{nearest(name, known)} It takes {', '.join(sorted(known))}"
         return f"{class_path.rpartition('.')[2]} has no option {name!r}{hint}"
