@@ -68,6 +68,17 @@ def test_convolutions_have_the_hidden_layers_of_caterini() -> None:
     assert [type(layer) for layer in decoder(450).layers][:4] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
 
 
+def test_weights_of_convolutions_keep_the_faster_layout_in_a_checkpoint() -> None:
+    first, second = (ConvEncoder((3, 8, 8), (2,), channels=(4, 8)) for _ in range(2))
+    # As a checkpoint of older weights would have them, in the layout that tensors have by default.
+    second.load_state_dict({name: values.contiguous() for name, values in first.state_dict().items()})
+    for layer in second.convolutions:
+        if isinstance(layer, nn.Conv2d):
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
+    images = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(second(images), first(images))
+
+
 def test_too_small_an_image_is_refused_with_the_remedy() -> None:
     with pytest.raises(ValueError, match="too small for 6 strided convolutions; give at most 4"):
         ConvEncoder((1, 8, 8), (2,), channels=(4,) * 6)
