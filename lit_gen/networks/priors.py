@@ -5,6 +5,7 @@ x) over the data, and mixtures approach it (Tomczak & Welling 2018, VAE with a V
 https://arxiv.org/abs/1705.07120).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -169,8 +170,27 @@ def _standard_normal(zeros: Tensor) -> Distribution:
     return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
 
 
+class _MixtureOfDiagonals(MixtureSameFamily):
+    """Of K diagonal normal distributions: the density of N points takes matrix products, not (N, K, D) numbers."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        parts = self.component_distribution
+        if value.device.type == "mps":  # has no double precision
+            return super().log_prob(value)
+        # In double precision, because squares that nearly cancel are told apart by their last digits.
+        z, mean, std = value.reshape(-1, value.shape[-1]).double(), parts.mean.double(), parts.stddev.double()
+        precision = std.reciprocal().square()
+        squares = z.square() @ precision.T - 2 * (z @ (mean * precision).T) + (mean.square() * precision).sum(1)
+        log_volume = std.log().sum(1) + 0.5 * math.log(2 * math.pi) * mean.shape[1]
+        log_weights = self.mixture_distribution.logits.log_softmax(0)
+        density = (log_weights - log_volume - 0.5 * squares).logsumexp(1)
+        return density.to(value.dtype).reshape(value.shape[:-1])
+
+
 def _mixture(logits: Tensor, parts: Distribution) -> Distribution:
-    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), parts, validate_args=False)
+    diagonal = isinstance(parts, Independent) and isinstance(parts.base_dist, Normal)
+    kind = _MixtureOfDiagonals if diagonal else MixtureSameFamily
+    return kind(Categorical(logits=logits, validate_args=False), parts, validate_args=False)
 
 
 def _positive(components: int) -> int:

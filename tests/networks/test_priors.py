@@ -78,6 +78,30 @@ def test_mixture_is_that_of_its_parts() -> None:
     torch.testing.assert_close(draws.mean(0), (weights[:, None] * prior.mean).sum(0).detach(), atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(), (7,), (2, 3)])
+def test_mixture_keeps_its_digits_where_components_are_sharp(shape: tuple[int, ...]) -> None:
+    # 1e4 standard deviations from zero, in float32: squares of 1e8 cancel to about 1. Derivatives, too.
+    torch.manual_seed(0)
+    prior = MixtureOfGaussians(3, SHAPE, components=4)
+    torch.nn.init.uniform_(prior.mean, 1, 3)
+    torch.nn.init.constant_(prior.log_std, math.log(2e-4))
+    z = (prior.mean[1].detach() + 2e-4 * torch.randn(*shape, 3)).requires_grad_()
+    exact = MixtureSameFamily(
+        Categorical(logits=prior.logits.double()),
+        Independent(Normal(prior.mean.double(), prior.log_std.double().exp()), 1),
+    )
+    both = []
+    for density, at in ((prior(refuse), z), (exact, z.double())):
+        value = density.log_prob(at)
+        (slope,) = torch.autograd.grad(value.sum(), z, create_graph=True)
+        (curve,) = torch.autograd.grad(slope.sum(), z)
+        weights = torch.autograd.grad(density.log_prob(at).sum(), list(prior.parameters()))
+        both.append((value, slope, curve, *weights))
+    assert both[0][0].dtype == torch.float32
+    for found, expected in zip(*both, strict=True):
+        torch.testing.assert_close(found, expected.to(found.dtype), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow_prior_is_a_density_by_its_jacobian(name: str) -> None:
     prior = flow_prior(name)
