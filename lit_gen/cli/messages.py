@@ -84,9 +84,10 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     )
     if unknown_argument:
         class_path, name = unknown_argument.groups()
-        if resolve_class(class_path, object) is LitGenModule:
+        kind = resolve_class(class_path, object)
+        if kind is LitGenModule:
             return class_first("model", name)
-        known = options_of(resolve_class(class_path, object))
+        known = options_of(kind)
         hint = f"{nearest(name, known)} It takes {', '.join(sorted(known))}"
         return f"{class_path.rpartition('.')[2]} has no option {name!r}{hint}"
     required = re.match(r"the following arguments are required: (.+)", message)

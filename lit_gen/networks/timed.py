@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from lit_gen.networks.mlp import ACTIVATIONS, Activation
+from lit_gen.networks.mlp import Activation, hidden_layers
 from lit_gen.networks.network import Network, Shape
 
 
@@ -85,9 +84,7 @@ class BumpMLP(TimedNetwork):
             )
         self.bumps = bumps
         widths = [math.prod(self.input_shape), *hidden_dims]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+        layers = hidden_layers(widths, activation, batch_norm=False)
         self.first, self.rest = layers[0], nn.Sequential(*layers[1:])
         self.label = nn.Embedding(num_classes + 1, widths[1]) if num_classes else None
         self.output = nn.Linear(widths[-1], bumps * math.prod(self.output_shape))
