@@ -102,7 +102,7 @@ class ConvEncoder(Network):
         batch_norm: batch normalisation before each non-linearity.
         kernel_size: 3 rounds odd sizes up when it halves them, 4 down.
         residual_blocks: residual blocks after each strided convolution.
-        hidden_dims: width of each fully connected layer between the convolutions and the output.
+        dense_dims: width of each fully connected layer between the convolutions and the output.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class ConvEncoder(Network):
         batch_norm: bool = False,
         kernel_size: KernelSize = 3,
         residual_blocks: int = 0,
-        hidden_dims: Sequence[int] = (),
+        dense_dims: Sequence[int] = (),
     ) -> None:
         super().__init__(input_shape, output_shape)
         what = "the input of ConvEncoder"
@@ -130,7 +130,7 @@ class ConvEncoder(Network):
         last = halvings((height, width), len(maps), kernel_size)[-1]
         self.convolutions = nn.Sequential(*layers)
         outputs = nn.Unflatten(1, self.output_shape)
-        widths = [last[0] * last[1] * maps[-1], *hidden_dims]
+        widths = [last[0] * last[1] * maps[-1], *dense_dims]
         hidden = hidden_layers(widths, activation, batch_norm)
         linear = nn.Linear(widths[-1], math.prod(self.output_shape))
         self.output = nn.Sequential(nn.Flatten(), *hidden, linear, outputs)
@@ -162,7 +162,7 @@ class ConvDecoder(Network):
         batch_norm: batch normalisation before each non-linearity.
         kernel_size: 4 touches every pixel equally often, 3 leaves a faint chequerboard to be unlearned.
         residual_blocks: residual blocks before each transposed convolution.
-        hidden_dims: width of each fully connected layer before the first transposed convolution.
+        dense_dims: width of each fully connected layer before the first transposed convolution.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class ConvDecoder(Network):
         batch_norm: bool = False,
         kernel_size: KernelSize = 3,
         residual_blocks: int = 0,
-        hidden_dims: Sequence[int] = (),
+        dense_dims: Sequence[int] = (),
     ) -> None:
         super().__init__(input_shape, output_shape)
         what = "the output of ConvDecoder"
@@ -184,7 +184,7 @@ class ConvDecoder(Network):
             maps = maps[::-1]
         sizes = halvings((height, width), len(maps), kernel_size)[::-1]
         start = (maps[0], *sizes[0])
-        widths = [math.prod(self.input_shape), *hidden_dims]
+        widths = [math.prod(self.input_shape), *dense_dims]
         layers: list[nn.Module] = [nn.Flatten(), *hidden_layers(widths, activation, batch_norm)]
         layers += [nn.Linear(widths[-1], math.prod(start)), nn.Unflatten(1, start)]
         for (before, after), (small, large) in zip(pairwise([*maps, colours]), pairwise(sizes), strict=True):

@@ -58,8 +58,8 @@ def test_parameter_counts_of_the_papers_networks() -> None:
 def test_convolutions_have_the_hidden_layers_of_caterini() -> None:
     # Convolutions of 16, 32 and 32 maps (4x4 pixels in the end, 512 features); 450 units between them and 64 latents.
     count = lambda network: sum(parameter.numel() for parameter in network.parameters())  # noqa: E731
-    encoder = lambda *hidden: ConvEncoder((1, 28, 28), (128,), channels=(16, 32, 32), hidden_dims=hidden)  # noqa: E731
-    decoder = lambda *hidden: ConvDecoder((64,), (1, 28, 28), channels=(32, 32, 16), hidden_dims=hidden)  # noqa: E731
+    encoder = lambda *hidden: ConvEncoder((1, 28, 28), (128,), channels=(16, 32, 32), dense_dims=hidden)  # noqa: E731
+    decoder = lambda *hidden: ConvDecoder((64,), (1, 28, 28), channels=(32, 32, 16), dense_dims=hidden)  # noqa: E731
     assert count(encoder(450)) - count(encoder()) == 512 * 450 + 450 + 450 * 128 - 512 * 128
     assert count(decoder(450)) - count(decoder()) == 64 * 450 + 450 + 450 * 512 - 64 * 512
     assert decoder(450)(encoder(450)(torch.rand(2, 1, 28, 28))[:, :64]).shape == (2, 1, 28, 28)
